@@ -1,0 +1,1 @@
+"""vitlens: what changed inside a Vision Transformer."""

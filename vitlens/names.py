@@ -1,0 +1,77 @@
+"""The words: axis names, hook names, places on the residual stream, nearest spellings.
+
+Axes are spelt the same everywhere: in jaxtyping annotations, in xarray's dims and in the docs. Hook names
+are TransformerLens's.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+AXES = (
+    "checkpoint",
+    "condition",
+    "image",
+    "batch",
+    "pos",
+    "patch",
+    "layer",
+    "resid_layer",
+    "head",
+    "query",
+    "key",
+    "query_kind",
+    "d_model",
+    "d_head",
+    "d_mlp",
+    "n_classes",
+    "d_sae",
+)
+"""Every axis name. `pos` counts prefix tokens (class, distillation, registers); `patch` does not."""
+
+
+def resid_hook(resid_layer: int, n_layers: int) -> str:
+    """Name of the hook at one place on the residual stream.
+
+    Args:
+        resid_layer: 0 is what enters block 0, `l` the output of block `l - 1`, `n_layers` the last output.
+        n_layers: number of blocks.
+
+    Returns:
+        `hook_resid_pre` of the block that reads the place; after the last block, its `hook_resid_post`.
+
+    Raises:
+        IndexError: `resid_layer` is outside 0 to `n_layers`.
+
+    Example:
+        >>> resid_hook(0, 12), resid_hook(12, 12)
+        ('blocks.0.hook_resid_pre', 'blocks.11.hook_resid_post')
+    """
+    if not 0 <= resid_layer <= n_layers:
+        raise IndexError(f"resid_layer {resid_layer} is outside 0 to {n_layers}")
+    if resid_layer == n_layers:
+        return f"blocks.{n_layers - 1}.hook_resid_post"
+    return f"blocks.{resid_layer}.hook_resid_pre"
+
+
+def pattern_hook(layer: int) -> str:
+    """Name of the attention pattern of block `layer`.
+
+    Example:
+        >>> pattern_hook(3)
+        'blocks.3.attn.hook_pattern'
+    """
+    return f"blocks.{layer}.attn.hook_pattern"
+
+
+def nearest(name: str, candidates: Iterable[str], n: int = 3) -> str:
+    """The `n` candidates spelt most like `name`, quoted and joined for an error message.
+
+    Example:
+        >>> nearest("gausian_blur", ["contrast", "gaussian_blur"])
+        "'gaussian_blur'"
+    """
+    names = sorted(set(candidates))
+    close = difflib.get_close_matches(name, names, n=n, cutoff=0.5) or names[:n]
+    return ", ".join(repr(candidate) for candidate in close)
