@@ -1,0 +1,87 @@
+"""A family is chosen by class; what cannot be opened rightly is refused with a reason."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import vitlens as vl
+
+
+def test_a_module_of_no_family_is_refused_and_the_families_are_listed():
+    with pytest.raises(
+        vl.errors.FamilyError, match=r"Linear is of no family.*VisionTransformer.*register_family"
+    ):
+        vl.HookedViT(nn.Linear(2, 2))
+
+
+def test_a_model_of_another_kind_is_refused():
+    with pytest.raises(vl.errors.FamilyError, match="ResNet"):
+        vl.HookedViT.from_timm("resnet18")
+
+
+def test_blocks_of_another_kind_are_refused():
+    with pytest.raises(vl.errors.FamilyError, match=r"blocks.0 is a ResPostBlock.*Expected: timm's Block"):
+        vl.HookedViT(_with_block())
+
+
+def _with_block():
+    from timm.models.vision_transformer import ResPostBlock
+
+    return timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, block_fn=ResPostBlock
+    )
+
+
+def test_a_subclass_that_changes_the_forward_pass_is_refused():
+    class Reversed(timm.models.VisionTransformer):
+        def forward_features(self, x, **kwargs):
+            return super().forward_features(x.flip(-1), **kwargs)
+
+    model = Reversed(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    with pytest.raises(vl.errors.FamilyError, match=r"Reversed overrides forward_features\(\)"):
+        vl.HookedViT(model)
+
+
+def test_a_subclass_that_changes_nothing_of_it_is_opened():
+    class Renamed(timm.models.VisionTransformer):
+        pass
+
+    assert (
+        vl.HookedViT(Renamed(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)).cfg.n_layers == 1
+    )
+
+
+def test_an_unknown_timm_name_lists_the_nearest():
+    with pytest.raises(vl.errors.ArchitectureError, match="nearest: 'deit_tiny_patch16_224'"):
+        vl.HookedViT.from_timm("deit_tiny_patch16_244")
+
+
+def test_a_registered_family_is_asked_first():
+    from vitlens.models.families import VisionTransformerFamily, registry
+
+    class Mine(VisionTransformerFamily):
+        name = "mine"
+
+    try:
+        vl.register_family(Mine())
+        model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+        assert vl.HookedViT(model).cfg.family == "mine"
+    finally:
+        registry._families.pop(0)
+
+
+def test_normalize_is_minus_mean_over_std():
+    hooked = vl.HookedViT.from_timm("vit_tiny_patch16_224", img_size=32, depth=1)
+    pixels = torch.rand(2, 3, 32, 32)
+    mean, std = hooked.data_config["mean"], hooked.data_config["std"]
+    for channel in range(3):
+        wanted = (pixels[:, channel] - mean[channel]) / std[channel]
+        torch.testing.assert_close(hooked.normalize(pixels)[:, channel], wanted)
+
+
+def test_a_bare_module_has_timms_default_normalization_and_a_given_one_replaces_it():
+    model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    assert vl.HookedViT(model).data_config["mean"] == (0.485, 0.456, 0.406)
+    hooked = vl.HookedViT(model, data_config={"mean": (0.5,) * 3, "std": (0.25,) * 3})
+    torch.testing.assert_close(hooked.normalize(torch.full((1, 3, 32, 32), 0.75)), torch.ones(1, 3, 32, 32))

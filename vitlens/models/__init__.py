@@ -1,0 +1,25 @@
+"""Models: HookedViT, its cache, its families and its checkpoints."""
+
+from .architecture import build, describe
+from .cache import ActivationCache
+from .checkpoints import load, save, weights_sha256
+from .config import ViTConfig
+from .families import Family, find_family, register_family
+from .hook_point import HookPoint
+from .hooked_vit import HookedViT, build_timm
+
+__all__ = [
+    "ActivationCache",
+    "Family",
+    "HookPoint",
+    "HookedViT",
+    "ViTConfig",
+    "build",
+    "build_timm",
+    "describe",
+    "find_family",
+    "load",
+    "register_family",
+    "save",
+    "weights_sha256",
+]

@@ -1,0 +1,161 @@
+"""How to build a module again: described from the live module, proven before it is written down.
+
+A description is JSON: `{"kind": "timm", "name": ..., "kwargs": {...}}` for what `timm.create_model` builds,
+`{"kind": "class", "name": ..., "kwargs": {...}}` for a class that was called directly.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import timm
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from ..errors import ArchitectureError
+from .config import ViTConfig
+from .families import find_family
+from .hooked_vit import build_timm
+
+Description = dict[str, Any]
+
+# Classes that a description may name: a file can never make vitlens call anything else.
+_CLASSES: dict[str, type[nn.Module]] = {
+    "VisionTransformer": VisionTransformer,
+    "VisionTransformerDistilled": VisionTransformerDistilled,
+}
+
+
+def describe(model: nn.Module) -> Description:
+    """Describe how to build a module like `model`, weights aside.
+
+    Args:
+        model: a live timm module.
+
+    Returns:
+        A description from which `build` makes a module with the same submodules and the same names and
+        shapes of weights; this has been tried.
+
+    Raises:
+        ArchitectureError: no description gives such a module.
+
+    Example:
+        >>> import timm
+        >>> describe(timm.create_model("deit_tiny_patch16_224", num_classes=10))
+        {'kind': 'timm', 'name': 'deit_tiny_patch16_224', 'kwargs': {'num_classes': 10}}
+    """
+    for candidate in (_from_timm, _from_class):
+        description = candidate(model)
+        if description is not None and _builds(description, model):
+            return description
+    raise ArchitectureError(
+        f"It cannot be told how this {type(model).__name__} was built.",
+        expected="a module from timm.create_model, or a plain VisionTransformer",
+        remedy="Pass architecture= and its keyword arguments to vitlens.save.",
+    )
+
+
+def build(description: Description, data_config: dict[str, Any] | None = None) -> nn.Module:
+    """Build the module that `description` describes, with fresh weights.
+
+    Args:
+        description: what `describe` gave.
+        data_config: normalisation and preprocessing to note on the module's `pretrained_cfg`.
+
+    Raises:
+        ArchitectureError: the description is not one, or names what timm does not have.
+    """
+    try:
+        kind, name, kwargs = description["kind"], description["name"], dict(description["kwargs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchitectureError(
+            f"{description!r} is no description of an architecture.",
+            expected="kind, name and kwargs",
+            remedy="Pass architecture= to vitlens.load.",
+        ) from error
+    if kind == "timm":
+        overlay = {
+            key: data_config[key]
+            for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+            if data_config and key in data_config
+        }
+        return build_timm(name, pretrained_cfg_overlay=overlay or None, **kwargs)
+    if kind == "class" and name in _CLASSES:
+        return _CLASSES[name](**kwargs)
+    raise ArchitectureError(
+        f"The architecture is described as {kind} '{name}'.",
+        expected=f"a timm name, or a class among {', '.join(_CLASSES)}",
+        remedy="Pass architecture= to vitlens.load.",
+    )
+
+
+def _from_timm(model: nn.Module) -> Description | None:
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
+    if not name or not timm.is_model(name):
+        return None
+    # timm notes what create_model was called with; older releases do not, and the classes are what varies.
+    kwargs = dict(getattr(model, "_model_args", {"num_classes": getattr(model, "num_classes", 1000)}))
+    return {"kind": "timm", "name": name, "kwargs": kwargs}
+
+
+def _from_class(model: nn.Module) -> Description | None:
+    name = type(model).__name__
+    if _CLASSES.get(name) is not type(model) or not isinstance(model, VisionTransformer):
+        return None
+    vit: Any = model  # its attributes are untyped
+    block, embed = vit.blocks[0], vit.patch_embed
+    attention, mlp = block.attn, block.mlp
+    if not isinstance(embed.proj, nn.Conv2d):
+        return None
+    kwargs: dict[str, Any] = {
+        "img_size": list(embed.img_size) if embed.img_size is not None else None,
+        "patch_size": list(embed.patch_size),
+        "in_chans": embed.proj.in_channels,
+        "num_classes": vit.num_classes,
+        "global_pool": vit.global_pool,
+        "embed_dim": vit.embed_dim,
+        "depth": len(vit.blocks),
+        "num_heads": attention.num_heads,
+        "mlp_ratio": mlp.fc1.out_features / vit.embed_dim,
+        "qkv_bias": attention.qkv.bias is not None,
+        "qk_norm": not isinstance(attention.q_norm, nn.Identity),
+        "proj_bias": attention.proj.bias is not None,
+        "init_values": getattr(block.ls1, "init_values", None),
+        "class_token": vit.cls_token is not None,
+        "pos_embed": "none" if vit.pos_embed is None else "learn",
+        "no_embed_class": vit.no_embed_class,
+        "reg_tokens": vit.num_reg_tokens,
+        "pre_norm": not isinstance(vit.norm_pre, nn.Identity),
+        "final_norm": not (isinstance(vit.norm, nn.Identity) and isinstance(vit.fc_norm, nn.Identity)),
+        "fc_norm": not isinstance(vit.fc_norm, nn.Identity),
+        "dynamic_img_size": vit.dynamic_img_size,
+        "drop_rate": vit.head_drop.p,
+        "pos_drop_rate": vit.pos_drop.p,
+        "proj_drop_rate": attention.proj_drop.p,
+        "attn_drop_rate": attention.attn_drop.p,
+        "drop_path_rate": getattr(vit.blocks[-1].drop_path1, "drop_prob", 0.0),
+    }
+    if isinstance(model, VisionTransformerDistilled):
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("class_token", "reg_tokens")}
+    return {"kind": "class", "name": name, "kwargs": kwargs}
+
+
+def _builds(description: Description, model: nn.Module) -> bool:
+    """Whether the description survives JSON and gives a module with the same parts and weights."""
+    try:
+        copied: Description = json.loads(json.dumps(description))
+        with torch.device("meta"):
+            built = build(copied)
+    except (TypeError, ValueError, AssertionError, RuntimeError):
+        return False
+    return _parts(built) == _parts(model)
+
+
+def _parts(model: nn.Module) -> tuple[str, ViTConfig, dict[str, tuple[int, ...]]]:
+    # A module's repr names every submodule with its class and settings: dropout rates, epsilons, strides;
+    # heads and pooling it leaves out, and the family's configuration has them.
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return repr(model), find_family(model).config(model), shapes

@@ -1,0 +1,225 @@
+"""Saving and loading a model: safetensors whose metadata says how to build it again.
+
+The file holds timm's own state dict. Its metadata has, as JSON strings, `architecture` (how to build the
+module), `data_config` (normalisation and preprocessing), `provenance` and `vitlens` (the format's version).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import ArchitectureError, CheckpointError
+from ..files import whole
+from .architecture import Description, build, describe
+from .hooked_vit import HookedViT, build_timm
+
+FORMAT_VERSION = "1"
+
+_SHOWN = 3
+
+
+def save(
+    model: HookedViT | nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Path:
+    """Write a model to one safetensors file from which `load` makes it again with nothing else.
+
+    Args:
+        model: the model, or the timm module itself.
+        path: where to write; made whole or not at all.
+        architecture: timm's name, where the module cannot be described from itself.
+        provenance: added to what the model already remembers of its origin; JSON-able.
+        **kwargs: with `architecture`, what `timm.create_model` needs besides.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArchitectureError: it cannot be told how the module was built.
+
+    Example:
+        >>> import tempfile, timm
+        >>> model = HookedViT(timm.create_model("vit_tiny_patch16_224", num_classes=10))
+        >>> path = save(model, tempfile.mkdtemp() + "/model.safetensors")
+        >>> load(path).cfg == model.cfg
+        True
+    """
+    hooked = model if isinstance(model, HookedViT) else HookedViT(model)
+    description: Description
+    if architecture is None:
+        description = describe(hooked.model)
+    else:
+        description = {"kind": "timm", "name": architecture, "kwargs": kwargs}
+    metadata = {
+        "vitlens": FORMAT_VERSION,
+        "architecture": json.dumps(description),
+        "data_config": json.dumps(hooked.data_config),
+        "provenance": json.dumps({**hooked.provenance, **(provenance or {})}),
+    }
+    state = {name: tensor.detach().contiguous() for name, tensor in hooked.model.state_dict().items()}
+    with whole(path) as temporary:
+        save_file(state, temporary, metadata=metadata)
+    return Path(path)
+
+
+def load(
+    path: str | os.PathLike[str],
+    architecture: str | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    **kwargs: Any,
+) -> HookedViT:
+    """Load a model that `save` wrote, or a bare state dict of a timm architecture.
+
+    Args:
+        path: a `.safetensors` file, or a `.pth` / `.pt` file that holds tensors only (no pickle is run).
+        architecture: timm's name for it; needed for a bare state dict.
+        device: where to put the model.
+        **kwargs: with `architecture`, what `timm.create_model` needs besides, such as `num_classes`.
+
+    Returns:
+        The model, in evaluation mode, in float32.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or its weights do not fit the architecture.
+        ArchitectureError: the architecture is not known, or not said.
+    """
+    path = Path(path)
+    state, metadata = _read(path)
+    described = metadata.get("architecture")
+    data_config = _json(metadata, "data_config", path)
+    if architecture is not None:
+        module = build_timm(architecture, **kwargs)
+    elif described is not None:
+        module = build(_json(metadata, "architecture", path), data_config)
+    else:
+        raise ArchitectureError(
+            f"{path} is a bare state dict: it does not say its architecture.",
+            expected="a file that vitlens.save wrote, or architecture=",
+            remedy='Pass timm\'s name for it: vitlens.load(path, architecture="deit_tiny_patch16_224").',
+        )
+    _fit(module, state, path)
+    provenance = {**_json(metadata, "provenance", path), "file": path.name}
+    module = module.eval().to(device)
+    return HookedViT(module, data_config=data_config, provenance=provenance)
+
+
+def weights_sha256(model: HookedViT | nn.Module) -> str:
+    """A hash of a model's weights: names, shapes, precisions and values, in the order of their names.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    module = model.model if isinstance(model, HookedViT) else model
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        # Viewed as bytes, since numpy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no file {path}.",
+            expected="a .safetensors, .pth or .pt file",
+            remedy="Check the path.",
+        )
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path), {}
+    except CheckpointError:
+        raise
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()
+    return CheckpointError(
+        f"{path} cannot be read ({type(error).__name__}: {reason[0] if reason else 'no reason given'}).",
+        expected="a whole safetensors file, or a .pth file that holds nothing but tensors",
+        remedy="Copy it again; a .pth with other objects inside has to be saved anew as a state dict.",
+    )
+
+
+def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
+    """The state dict inside what training scripts save, without a data-parallel prefix."""
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(
+            f"{path} holds no state dict.",
+            expected="a mapping of names to tensors, bare or under state_dict or model",
+            remedy="Save model.state_dict() and load that.",
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def _json(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata.get(key, "{}"))
+    except json.JSONDecodeError as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"The metadata '{key}' of {path} is {value!r}.",
+            expected="a JSON object",
+            remedy="The file was not written by vitlens.save; pass architecture= to load its weights.",
+        )
+    return value
+
+
+def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load `state` into `module`, or say what does not fit."""
+    wanted = module.state_dict()
+    missing = sorted(wanted.keys() - state.keys())
+    surplus = sorted(state.keys() - wanted.keys())
+    other = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
+    complaints = [
+        *_some("missing", missing),
+        *_some("not in the architecture", surplus),
+        *_some(
+            "of another shape",
+            [f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}" for name in other],
+        ),
+    ]
+    if complaints:
+        remedy = "Name the architecture that the weights belong to."
+        if other and all(name.startswith("head") for name in other) and not (missing or surplus):
+            n_classes = state[other[0]].shape[0]
+            remedy = f"The head has {n_classes} classes: pass num_classes={n_classes}."
+        raise CheckpointError(
+            f"The weights in {path} do not fit {type(module).__name__}: {'; '.join(complaints)}.",
+            expected=f"its {len(wanted)} tensors, by name and shape",
+            remedy=remedy,
+        )
+    module.load_state_dict(state)
+
+
+def _some(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"]

@@ -1,0 +1,42 @@
+"""Which family opens a module: chosen by class, never by a model's name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...errors import FamilyError
+from .family import Family
+from .vision_transformer import VisionTransformerFamily
+
+_families: list[Family] = [VisionTransformerFamily()]
+
+
+def register_family(family: Family) -> Family:
+    """Make `family` known; families registered later are asked first.
+
+    Args:
+        family: an adapter; its `classes` say which modules it opens.
+
+    Returns:
+        The same family.
+    """
+    _families.insert(0, family)
+    return family
+
+
+def find_family(model: nn.Module) -> Family:
+    """The family that opens `model`.
+
+    Raises:
+        FamilyError: no family knows the class, or the one that does cannot open a part of it.
+    """
+    for family in _families:
+        if isinstance(model, family.classes):
+            family.check(model)
+            return family
+    known = ", ".join(sorted({cls.__name__ for family in _families for cls in family.classes}))
+    raise FamilyError(
+        f"{type(model).__module__}.{type(model).__name__} is of no family that vitlens can open.",
+        expected=f"a timm module of class {known}",
+        remedy="Wrap such a module, or write a Family for yours and pass it to vitlens.register_family.",
+    )

@@ -1,0 +1,415 @@
+"""HookedViT: a live timm module seen through hooks, its output unchanged to the last bit."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformer_lens import HookedRootModule
+
+from ..errors import ArchitectureError, HookError, PixelError, ShapeError
+from ..names import nearest
+from .cache import ActivationCache
+from .components import OpenedNorm
+from .config import ViTConfig
+from .families import find_family
+from .hook_point import Guard, HookPoint, Observer
+
+NamesFilter = None | str | Sequence[str] | Callable[[str], bool]
+HookFn = Callable[..., Tensor | None]
+
+_EMBEDDINGS = ("hook_embed", "hook_pos_embed")
+
+
+class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
+    """A Vision Transformer with TransformerLens's hooks.
+
+    It wraps the module that it is given, shares its parameters, copies nothing and adds no attribute to it.
+    While nobody listens, calling it calls the module. A block in which somebody listens is run step by step
+    with the module's own submodules in the module's own order, so that the logits stay equal to the last
+    bit; only listening to `hook_attn_scores` or `hook_pattern` leaves the fused attention kernel.
+
+    Args:
+        model: a live timm module of a supported family.
+        data_config: entries that replace those of timm's data config: `mean`, `std`, `input_size`,
+            `interpolation`, `crop_pct`, `crop_mode`. A module built without a pretrained configuration has
+            timm's defaults, ImageNet's mean and std.
+        provenance: anything worth remembering about where the weights come from; JSON-able.
+
+    Raises:
+        FamilyError: the module is of no family that vitlens can open.
+
+    Example:
+        >>> import timm, torch
+        >>> timm_model = timm.create_model("deit_tiny_patch16_224").eval()
+        >>> model = HookedViT(timm_model)
+        >>> images = torch.rand(2, 3, 224, 224)
+        >>> with torch.no_grad():
+        ...     logits, cache = model.run_with_cache(
+        ...         model.normalize(images), names_filter="blocks.3.hook_resid_post"
+        ...     )
+        ...     torch.equal(logits, timm_model(model.normalize(images)))
+        True
+        >>> cache["blocks.3.hook_resid_post"].shape
+        torch.Size([2, 197, 192])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        data_config: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.family = find_family(model)
+        self.model = model
+        self.cfg: ViTConfig = self.family.config(model)
+        self.data_config: dict[str, Any] = {**resolve_model_data_config(model), **(data_config or {})}
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.training = model.training
+
+        self.hook_embed = HookPoint()
+        if self.family.has_positions(model):
+            self.hook_pos_embed = HookPoint()
+        if self.family.norm_pre(model) is not None:
+            self.hook_embed_norm = HookPoint()
+        self.blocks = nn.ModuleList(self.family.blocks(model))
+        norm, self._norm_after_pool = self.family.final_norm(model)
+        if isinstance(norm, nn.LayerNorm):
+            self.ln_final = OpenedNorm(norm)
+        self.hook_pooled = HookPoint()
+        self._guard = Guard()
+        self.setup()
+
+    # ------------------------------------------------------------------ construction
+
+    @classmethod
+    def from_timm(cls, name: str, *, pretrained: bool = False, **kwargs: Any) -> HookedViT:
+        """Build a timm model by name and wrap it.
+
+        Args:
+            name: what `timm.create_model` takes, a pretrained tag included.
+            pretrained: fetch the weights that timm names for it.
+            **kwargs: handed to `timm.create_model`, such as `num_classes` or `img_size`.
+
+        Raises:
+            ArchitectureError: timm knows no such name.
+            FamilyError: the model is of no family that vitlens can open.
+
+        Example:
+            >>> HookedViT.from_timm("vit_tiny_patch16_224", num_classes=10).cfg.n_classes
+            10
+        """
+        return cls(
+            build_timm(name, pretrained=pretrained, **kwargs),
+            provenance={"timm": name, "pretrained": pretrained},
+        )
+
+    def setup(self) -> None:
+        """Name the hook points and list them; the wrapped module is left untouched."""
+        self.mod_dict = {}
+        self.hook_dict = {}
+        for name, module in self.named_modules():
+            if isinstance(module, HookPoint):
+                module.name = name
+                module.guard = self._guard
+                self.hook_dict[name] = module
+                self.mod_dict[name] = module
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """Every hook of this model. Each can be read, and writing to it changes the output."""
+        return tuple(self.hook_dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        device: torch.device = next(self.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' precision."""
+        dtype: torch.dtype = next(self.parameters()).dtype
+        return dtype
+
+    def normalize(
+        self, pixels: Float[Tensor, "*batch 3 height width"]
+    ) -> Float[Tensor, "*batch 3 height width"]:
+        """Pixels in [0, 1] to what the model was trained on: minus its mean, over its std, by channel.
+
+        Args:
+            pixels: in [0, 1].
+
+        Returns:
+            What `forward` takes, in the model's precision.
+        """
+        mean, std = (
+            torch.tensor(self.data_config[name], dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
+            for name in ("mean", "std")
+        )
+        return ((pixels - mean) / std).to(self.dtype)
+
+    # ------------------------------------------------------------------ running
+
+    def forward(self, images: Tensor, *, stop_at_layer: int | None = None) -> Tensor:
+        """Run the model on normalised images.
+
+        Args:
+            images: [batch channel height width], as the timm module takes them: normalised.
+            stop_at_layer: run blocks 0 to `stop_at_layer - 1` only and return the residual stream there;
+                negative values count from the end.
+
+        Returns:
+            [batch n_classes] logits, the same numbers timm gives; or [batch pos d_model].
+
+        Raises:
+            PixelError: the images have another number of axes or channels, or another size.
+        """
+        self._check_images(images)
+        n_blocks = self._n_blocks(stop_at_layer)
+        if stop_at_layer is None and not any(point.listens() for point in self.hook_dict.values()):
+            native: Tensor = self.model(images)
+            return native
+        x = self._embed(images)
+        recompute = getattr(self.model, "grad_checkpointing", False) and torch.is_grad_enabled()
+        for block in self.blocks[:n_blocks]:
+            # timm trades memory for time the same way; hooks then fire twice, in the pass and in its repeat.
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x if stop_at_layer is not None else self._head(x)
+
+    def readout(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        """What the head would say of the residual stream at any layer: the logit lens's one door.
+
+        The model's own final norm (with the statistics of `resid` itself), pooling, norm after pooling and
+        head, bias included. At the last layer it gives the logits.
+
+        Args:
+            resid: [batch pos d_model] at any place on the residual stream.
+
+        Returns:
+            [batch n_classes].
+
+        Raises:
+            ShapeError: `resid` has other axes.
+        """
+        if resid.ndim != 3 or resid.shape[-1] != self.cfg.d_model:
+            raise ShapeError(
+                f"resid has shape {tuple(resid.shape)}.",
+                expected=f"[batch, pos, d_model = {self.cfg.d_model}]",
+                remedy="Give the residual stream with all its tokens, as cached at hook_resid_pre or _post.",
+            )
+        return self.family.readout(self.model, resid)
+
+    def run_with_cache(
+        self,
+        images: Tensor,
+        *,
+        names_filter: NamesFilter = None,
+        stop_at_layer: int | None = None,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+    ) -> tuple[Tensor, ActivationCache]:
+        """Run the model and keep activations.
+
+        Args:
+            images: [batch channel height width], normalised.
+            names_filter: which hooks to keep: a name, names, or a predicate on names. None keeps every hook
+                but `hook_result`, whose [batch pos head d_model] is the largest by far.
+            stop_at_layer: as in `forward`.
+            device: where to keep them; by default where they arise.
+            remove_batch_dim: drop the first axis; for a single image.
+
+        Returns:
+            The logits (or the residual stream where it stopped), and the cache, detached from the graph.
+
+        Raises:
+            HookError: a name is no hook of this model.
+            PixelError: the images do not fit the model.
+        """
+        kept: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Observer:
+            def observe(activation: Tensor) -> None:
+                kept[name] = self.keep(activation.detach(), device)
+
+            return observe
+
+        observers = {name: keep(name) for name in self.select_hooks(names_filter)}
+        with self.observing(observers):
+            output = self(images, stop_at_layer=stop_at_layer)
+        cache = ActivationCache(kept, self)
+        return output, cache.remove_batch_dim() if remove_batch_dim else cache
+
+    @contextlib.contextmanager
+    def observing(self, observers: Mapping[str, Observer]) -> Iterator[HookedViT]:
+        """Read activations as they stream by, without keeping them and without hooks.
+
+        Args:
+            observers: hook name -> function of the activation. What it returns is ignored; it must not
+                write. An observer that keeps the tensor itself is safe from later in-place hooks.
+
+        Yields:
+            The model.
+
+        Raises:
+            HookError: a name is no hook of this model.
+
+        Example:
+            >>> import timm, torch
+            >>> model = HookedViT(timm.create_model("deit_tiny_patch16_224").eval())
+            >>> with torch.no_grad(), model.observing({"blocks.0.hook_resid_post": lambda x: print(x.shape)}):
+            ...     _ = model(torch.zeros(1, 3, 224, 224))
+            torch.Size([1, 197, 192])
+        """
+        self.check_hook_names(observers)
+        outermost = not self._guard.active
+        for name, observer in observers.items():
+            self.hook_dict[name].observers.append(observer)
+        self._guard.active = True
+        try:
+            yield self
+        finally:
+            for name, observer in observers.items():
+                self.hook_dict[name].observers.remove(observer)
+            if outermost:
+                self._guard.clear()
+
+    def keep(self, activation: Tensor, device: torch.device | str | None = None) -> Tensor:
+        """An activation to hold on to from inside an observer.
+
+        A small view is copied rather than pinning the storage it is part of; anything else is kept as it
+        is and guarded from the in-place hooks of later points.
+
+        Args:
+            activation: what the observer was shown.
+            device: where to hold it; by default where it is.
+        """
+        if device is not None and torch.device(device) != activation.device:
+            return activation.to(device)
+        if activation.untyped_storage().nbytes() > activation.numel() * activation.element_size():
+            return activation.clone()
+        self._guard.keep(activation)
+        return activation
+
+    @contextlib.contextmanager
+    def hooks(
+        self,
+        fwd_hooks: Sequence[tuple[str | Callable[[str], bool], HookFn]] = (),
+        bwd_hooks: Sequence[tuple[str | Callable[[str], bool], HookFn]] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Iterator[HookedViT]:
+        """TransformerLens's temporary hooks: `(name or predicate, fn(activation, hook))`.
+
+        Raises:
+            HookError: a name is no hook of this model.
+        """
+        self.check_hook_names([name for name, _ in (*fwd_hooks, *bwd_hooks) if isinstance(name, str)])
+        with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
+            yield self
+
+    # ------------------------------------------------------------------ names
+
+    def select_hooks(self, names_filter: NamesFilter) -> list[str]:
+        """The hook names that a filter selects, in the order in which they fire.
+
+        Raises:
+            HookError: a name is no hook of this model.
+        """
+        if names_filter is None:
+            return [name for name in self.hook_dict if not name.endswith("hook_result")]
+        if callable(names_filter):
+            return [name for name in self.hook_dict if names_filter(name)]
+        names = {names_filter} if isinstance(names_filter, str) else set(names_filter)
+        self.check_hook_names(names)
+        return [name for name in self.hook_dict if name in names]
+
+    def check_hook_names(self, names: Sequence[str] | Mapping[str, Any] | set[str]) -> None:
+        """Raise `HookError` for the first name that is no hook of this model."""
+        for name in names:
+            if name not in self.hook_dict:
+                raise HookError(
+                    f"'{name}' is not a hook of this model.",
+                    expected=f"one of its {len(self.hook_dict)} hooks (nearest: "
+                    f"{nearest(name, self.hook_dict)})",
+                    remedy="See model.hook_names.",
+                )
+
+    # ------------------------------------------------------------------ steps
+
+    def _embed(self, images: Tensor) -> Tensor:
+        norm = self.family.norm_pre(self.model)
+        if any(self.hook_dict[name].listens() for name in _EMBEDDINGS if name in self.hook_dict):
+            embedded, positions = self.family.embed_parts(self.model, images)
+            embedded = self.hook_embed.fire(embedded)
+            if positions is not None:
+                embedded = embedded + self.hook_pos_embed.fire(positions)
+            x = self.family.enter(self.model, embedded)
+            x = x if norm is None else norm(x)
+        else:
+            x = self.family.embed(self.model, images)
+        return x if norm is None else self.hook_embed_norm.fire(x)
+
+    def _head(self, x: Tensor) -> Tensor:
+        norm: OpenedNorm | None = getattr(self, "ln_final", None)
+        if norm is not None and not self._norm_after_pool:
+            x = norm(x)
+        else:
+            native, after_pool = self.family.final_norm(self.model)
+            x = native(x) if native is not None and not after_pool else x
+        pooled = self.family.pool(self.model, x)
+        if norm is not None and self._norm_after_pool:
+            pooled = norm(pooled)
+        return self.family.classify(self.model, self.hook_pooled.fire(pooled))
+
+    def _n_blocks(self, stop_at_layer: int | None) -> int:
+        n_layers = self.cfg.n_layers
+        if stop_at_layer is None:
+            return n_layers
+        n_blocks = stop_at_layer + n_layers if stop_at_layer < 0 else stop_at_layer
+        if not 0 <= n_blocks <= n_layers:
+            raise HookError(
+                f"stop_at_layer is {stop_at_layer}.",
+                expected=f"-{n_layers} to {n_layers}",
+                remedy="0 stops before the first block, n_layers after the last.",
+            )
+        return n_blocks
+
+    def _check_images(self, images: Tensor) -> None:
+        size = self.cfg.required_image_size
+        fits = images.ndim == 4 and images.shape[1] == self.cfg.n_channels
+        if not fits or (size is not None and tuple(images.shape[2:]) != size):
+            wanted = (self.cfg.n_channels, *(size or ("height", "width")))
+            raise PixelError(
+                f"The images have shape {tuple(images.shape)}.",
+                expected=f"[batch, {', '.join(str(axis) for axis in wanted)}]",
+                remedy="Add the batch axis, or resize and crop as model.data_config says.",
+            )
+
+
+def build_timm(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """`timm.create_model`, with an error that lists the nearest names.
+
+    Raises:
+        ArchitectureError: timm knows no such name.
+    """
+    architecture = name.split("/")[-1].split(".")[0]
+    if ":" not in name and not timm.is_model(architecture):
+        raise ArchitectureError(
+            f"timm knows no architecture '{name}'.",
+            expected=f"a name that timm.list_models() lists (nearest: {nearest(name, timm.list_models())})",
+            remedy="Correct the name, or wrap the live module: HookedViT(module).",
+        )
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    return model
