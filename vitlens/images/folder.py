@@ -1,0 +1,177 @@
+"""A folder of images, one subfolder for each class, shown as the model's data configuration says."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image
+from timm.data import ImageNetInfo, create_transform
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import Compose, Normalize
+
+from ..errors import DatasetError, LabelError
+from ..models import HookedViT
+from ..names import nearest
+from .batches import Item
+from .decoding import SUFFIXES, read_rgb
+
+_DATA_CONFIG = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+class Folder(Dataset[Item]):
+    """Images in folders, read when asked for.
+
+    Attributes:
+        paths: the files.
+        labels: the class of each.
+        image_ids: path of each below the folder, with forward slashes.
+        classes: name of a class's folder -> index, of the classes that are there.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        image_ids: list[str],
+        classes: Mapping[str, int],
+        transform: Callable[[Image.Image], Tensor],
+    ) -> None:
+        self.image_ids = image_ids
+        self.paths = [root / image_id for image_id in image_ids]
+        self.labels = [classes[image_id.partition("/")[0]] for image_id in image_ids]
+        self.classes = dict(classes)
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Item:
+        return Item(
+            pixels=self._transform(read_rgb(self.paths[index])),
+            label=self.labels[index],
+            image_id=self.image_ids[index],
+        )
+
+
+def folder(
+    path: str | os.PathLike[str], model: HookedViT, classes: Mapping[str, int] | None = None
+) -> Folder:
+    """Images in class folders, resized and cropped as the model's timm configuration says.
+
+    Each folder in `path` is a class, and holds its images at any depth. Hidden files and folders and files
+    that are no images are left out. `model.normalize(item["pixels"])` is what timm's own evaluation
+    transform gives.
+
+    Args:
+        path: the folder of class folders.
+        model: whose size, interpolation and crop to use; nothing of it is kept.
+        classes: name of a class's folder -> index among the model's classes; more names than there are
+            folders do no harm. None: folders named by WordNet ids, with a model of 1,000 classes, are
+            ImageNet's; else there must be as many folders as the model has classes, and they are counted in
+            the order of their names.
+
+    Returns:
+        A torch data set of items with `paths`, `labels`, `image_ids` and `classes`. Images are in the order
+        of their classes' folders' names, then of their paths.
+
+    Raises:
+        DatasetError: the folder is missing or empty, a class has no images, or its name is unknown; when an
+            item is read, its file cannot be.
+        LabelError: `classes` gives an index that the model does not have.
+
+    Example:
+        >>> import tempfile, timm
+        >>> from vitlens.models import HookedViT
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name, color in {"bright": "white", "dark": "black"}.items():
+        ...     (root / name).mkdir()
+        ...     Image.new("RGB", (300, 400), color).save(root / name / "1.png")
+        >>> model = HookedViT(timm.create_model("vit_tiny_patch16_224", num_classes=2))
+        >>> images = folder(root, model)
+        >>> images.classes, images.image_ids, images[0]["pixels"].shape
+        ({'bright': 0, 'dark': 1}, ['bright/1.png', 'dark/1.png'], torch.Size([3, 224, 224]))
+    """
+    root = Path(path)
+    names = _class_folders(root)
+    indices = _class_indices(names, model.cfg.n_classes, classes)
+    image_ids: list[str] = []
+    for name in names:
+        found = sorted(_images(root, name))
+        if not found:
+            raise DatasetError(
+                f"The class folder {root / name} has no images.",
+                expected=f"files that end with {', '.join(sorted(SUFFIXES))}",
+                remedy="Add images or remove the folder.",
+            )
+        image_ids.extend(found)
+    return Folder(root, image_ids, indices, _transform(model))
+
+
+def _class_folders(root: Path) -> list[str]:
+    names = [entry.name for entry in root.iterdir() if _is_class(entry)] if root.is_dir() else []
+    if names:
+        return sorted(names)
+    raise DatasetError(
+        f"The folder {root} {'has no folders in it' if root.is_dir() else 'does not exist'}.",
+        expected="a folder with one folder of images for each class",
+        remedy="Check the path; images lie at PATH/CLASS/IMAGE.",
+    )
+
+
+def _is_class(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _images(root: Path, name: str) -> Iterator[str]:
+    """Paths below `root`, with forward slashes. Links are followed, since data sets are often linked."""
+    for where, folders, files in os.walk(root / name, followlinks=True):
+        folders[:] = [entry for entry in folders if not entry.startswith(".")]
+        below = Path(where).relative_to(root)
+        for file in files:
+            if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES:
+                yield (below / file).as_posix()
+
+
+def _class_indices(names: list[str], n_classes: int, classes: Mapping[str, int] | None) -> dict[str, int]:
+    if classes is None and n_classes == 1000 and all(_WORDNET_ID.fullmatch(name) for name in names):
+        classes = {name: index for index, name in enumerate(ImageNetInfo().label_names())}
+    # A model without a classifier has no order of classes to keep to.
+    if classes is None and n_classes not in (0, len(names)):
+        raise DatasetError(
+            f"There are {len(names)} class folders ({', '.join(names[:3])}, ...), and the model has "
+            f"{n_classes} classes.",
+            expected="a folder for each class, or a mapping that says which they are",
+            remedy="Give classes={folder name: index}.",
+        )
+    if classes is None:
+        return {name: index for index, name in enumerate(names)}
+    for name in names:
+        if name not in classes:
+            raise DatasetError(
+                f"The class folder '{name}' is none of the {len(classes)} known classes.",
+                expected=f"a known name (nearest: {nearest(name, classes)})",
+                remedy="Rename or remove the folder, or give classes={folder name: index}.",
+            )
+        if n_classes and not 0 <= classes[name] < n_classes:
+            raise LabelError(
+                f"The class folder '{name}' has the index {classes[name]}.",
+                expected=f"0 to {n_classes - 1}, the model's classes",
+                remedy="Correct the mapping in classes.",
+            )
+    return {name: classes[name] for name in names}
+
+
+def _transform(model: HookedViT) -> Callable[[Image.Image], Tensor]:
+    """The evaluation transform of timm, up to the normalization, which is the model's to do."""
+    config = {name: model.data_config[name] for name in _DATA_CONFIG}
+    if model.cfg.image_size is not None:
+        # The module may have been built for another size than its pretrained weights were.
+        config["input_size"] = (3, *model.cfg.image_size)
+    *steps, last = create_transform(**config).transforms
+    assert isinstance(last, Normalize)
+    transform: Callable[[Image.Image], Tensor] = Compose(steps)
+    return transform
