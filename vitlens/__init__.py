@@ -1,23 +1,87 @@
-"""vitlens: what changed inside a Vision Transformer."""
+"""vitlens: what changed inside a Vision Transformer.
+
+A researcher has two checkpoints of one ViT and asks what changed inside. vitlens answers with measurements
+that can be trusted: exact activations, one streaming pass over the data, every number kept per image, every
+difference with an interval, and a report that opens in a browser.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
 from . import errors, functional, images, names
+from .analyses import AttentionEntropy, AttentionMap, LogitLens, Prediction
 from .images import CORRUPTIONS, corrupt, spectrum
-from .models import ActivationCache, Family, HookedViT, ViTConfig, load, register_family, save, weights_sha256
+from .models import (
+    ActivationCache,
+    Family,
+    HookedViT,
+    ViTConfig,
+    load,
+    register_family,
+    save,
+    weights_sha256,
+)
+from .running import Analysis, activations, measure, run, table
+
+if TYPE_CHECKING:
+    from . import report, saes, training
+    from .comparison import Comparison, compare
+
+__version__ = _version("vitlens")
 
 __all__ = [
     "CORRUPTIONS",
     "ActivationCache",
+    "Analysis",
+    "AttentionEntropy",
+    "AttentionMap",
+    "Comparison",
     "Family",
     "HookedViT",
+    "LogitLens",
+    "Prediction",
     "ViTConfig",
+    "activations",
+    "compare",
     "corrupt",
     "errors",
     "functional",
     "images",
     "load",
+    "measure",
     "names",
     "register_family",
+    "report",
+    "run",
+    "saes",
     "save",
     "spectrum",
+    "table",
+    "training",
     "weights_sha256",
 ]
+
+# Rooms whose libraries (sae-lens, plotly) take long to import wait until they are entered.
+_WHEN_USED = {
+    "Comparison": ".comparison",
+    "compare": ".comparison",
+    "report": None,
+    "saes": None,
+    "training": None,
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_USED:
+        raise AttributeError(f"module 'vitlens' has no attribute '{name}'")
+    where = _WHEN_USED[name]
+    if where is None:
+        return importlib.import_module(f".{name}", __name__)
+    return getattr(importlib.import_module(where, __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

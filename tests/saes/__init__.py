@@ -1,0 +1,1 @@
+"""Tests of sparse autoencoders; a package, so that they share the helpers of conftest."""

@@ -1,0 +1,65 @@
+"""What the model says: the predicted class, the rank and probability of the correct one, its certainty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import xarray as xr
+from torch import Tensor
+
+from ..errors import AnalysisError
+from ..functional import class_rank, entropy_nats
+from ..images import Batch
+from ..models import ActivationCache, HookedViT
+from ..running import Reduction, table
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The model's output, per image.
+
+    Variables (image): `label`, `predicted`, `rank` (0 = top; ties go to the lower index, as in argmax),
+    `correct_probability` (softmax, of the label), `entropy_nats` (of the softmax, in [0, log(n_classes)]).
+
+    Example:
+        >>> import timm, vitlens as vl
+        >>> model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
+        >>> images = [vl.images.digits("test")[i] for i in range(4)]
+        >>> sorted(vl.run(model, images, [Prediction()], progress=False))
+        ['correct_probability', 'entropy_nats', 'label', 'predicted', 'rank']
+    """
+
+    def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
+        """No hook: the logits say it all."""
+        needs_classes(model, self)
+        return {}
+
+    def __call__(self, model: HookedViT, cache: ActivationCache, logits: Tensor, batch: Batch) -> xr.Dataset:
+        """Values of one batch."""
+        logits = logits.float()
+        probability = logits.softmax(-1).gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
+        return table(
+            {
+                "label": ((), batch.labels),
+                "predicted": ((), logits.argmax(-1)),
+                "rank": ((), class_rank(logits, batch.labels)),
+                "correct_probability": ((), probability),
+                "entropy_nats": ((), entropy_nats(logits)),
+            }
+        )
+
+
+def needs_classes(model: HookedViT, who: object) -> None:
+    """Refuse a model without a classifier.
+
+    Raises:
+        AnalysisError: the model has no classes.
+    """
+    if model.cfg.n_classes == 0 or model.cfg.pool == "none":
+        raise AnalysisError(
+            f"{type(who).__name__} needs classes; this model has no classifier "
+            f"(n_classes {model.cfg.n_classes}, pool '{model.cfg.pool}').",
+            expected="a model with a classification head",
+            remedy="Load the classifier's weights with the model, or leave this analysis out.",
+        )

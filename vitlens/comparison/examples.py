@@ -1,0 +1,53 @@
+"""A few named images under every checkpoint: their pixels, attention maps and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..analyses import AttentionMap, Prediction
+from ..images import batches, parse_conditions
+from ..models import HookedViT
+from ..running import Analysis, measure
+
+
+def choose(dataset: Any, n: int) -> list[Any]:
+    """`n` items spread evenly over a data set, whatever they show; none of one that is read but once."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        return []
+    total = len(dataset)
+    return [dataset[int(index)] for index in np.linspace(0, total - 1, min(n, total)).round()]
+
+
+def show(
+    models: Mapping[str, HookedViT], items: Sequence[Any], conditions: Sequence[Any], *, seed: int
+) -> xr.Dataset:
+    """What the report's pictures are made of.
+
+    Args:
+        models: checkpoint name -> model.
+        items: the images.
+        conditions: what is done to them.
+        seed: of the corruptions, the same as in the comparison.
+
+    Returns:
+        `attention_map` (checkpoint, condition, image, layer, head, patch_row, patch_column), `pixels`
+        (condition, image, row, column, channel) as bytes, `label` (image), `predicted` and
+        `correct_probability` (checkpoint, condition, image).
+    """
+    analyses: list[Analysis] = [AttentionMap(), Prediction()]
+    data = measure(models, items, analyses, conditions=conditions, seed=seed, progress=False)
+    (batch,) = batches(items, len(items))
+    shown = [
+        condition.apply(batch.pixels, batch.image_ids, seed=seed)
+        for condition in parse_conditions(conditions)
+    ]
+    pixels = np.stack([(image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy() for image in shown])
+    kept = data[["attention_map", "predicted", "correct_probability"]]
+    return kept.assign(
+        label=data["label"].isel(checkpoint=0, condition=0, drop=True),
+        pixels=(("condition", "image", "row", "column", "channel"), pixels),
+    )

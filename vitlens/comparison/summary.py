@@ -1,0 +1,284 @@
+"""The summary table: every metric's paired difference, its interval, p-value and verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from einops import rearrange
+from jaxtyping import Float64, Int8, UInt8
+
+from .. import names
+from ..errors import ComparisonError
+from . import statistics
+from .metrics import SAMPLE_DIMS, Metric, per_image_metrics
+
+PRIMARY = ("top1_accuracy", "correct_probability", "first_correct_layer")
+"""The metrics whose p-values are adjusted together unless the caller declares others."""
+
+_COLUMNS: dict[Hashable, Any] = {
+    "metric": str,
+    "condition": str,
+    "layer": "Int64",
+    "head": "Int64",
+    "reference": str,
+    "checkpoint": str,
+    "value_reference": "float64",
+    "value": "float64",
+    "difference": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+    "p_adjusted": "float64",
+    "margin": "float64",
+    "verdict": str,
+    "n": "int64",
+}
+
+_COLUMNS_AT_ONCE = 1024
+"""Differences' columns held at once; bounds the memory of maps over many layers, heads and conditions."""
+
+
+def summarize(
+    data: xr.Dataset,
+    *,
+    reference: str | None = None,
+    n_classes: int | None = None,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    margins: Mapping[str, float] | None = None,
+    primary: Sequence[str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row for each metric, condition and checkpoint other than the reference; of a map, for each cell.
+
+    Everything is paired over images. An image that is NaN in either checkpoint is left out of that row, and
+    `n` says how many remain. Intervals are not adjusted: Tango's score interval for proportions, the
+    bootstrap elsewhere.
+
+    p-values are adjusted within two kinds of family, and alpha is 1 - `level` for each family:
+
+    * the primary metrics, over all conditions and checkpoints together, by Holm: exact McNemar for
+      proportions, the studentized sign-flip test elsewhere;
+    * each map over layers and heads, for one metric, condition and checkpoint, by max-T.
+
+    Other scalar metrics are exploratory: their intervals are shown, `p_adjusted` is NaN, and they are never
+    called changed. Declare a metric primary, before seeing the data, to test it.
+
+    `verdict` is `"equivalent"` where a margin was given and the interval of level 1 - 2 alpha lies inside it;
+    otherwise `"changed"` where `p_adjusted` is below alpha; otherwise `"undecided"`. A difference can be
+    both real and smaller than the margin: then it is equivalent, for the margin says that differences of its
+    size do not matter. Verdicts of equivalence each err with probability alpha; they are not adjusted.
+
+    Args:
+        data: per-image values with dims checkpoint, condition, image and possibly layer, head, query_kind.
+        reference: the checkpoint to compare the others with; None takes the first.
+        n_classes: classes that the model tells apart; top-k accuracy needs more than k.
+        n_resamples: bootstrap resamples, and as many sign flips.
+        level: confidence level of the intervals.
+        margins: metric to the largest difference, in the metric's unit, that counts as none.
+        primary: scalar metrics tested together; None takes those of `PRIMARY` that the data have.
+        seed: states all of the randomness.
+
+    Returns:
+        Columns metric, condition, layer, head, reference, checkpoint, value_reference, value, difference
+        (value - value_reference), ci_low, ci_high, p_adjusted, margin, verdict, n. `layer` and `head` are NA
+        for scalar metrics, `margin` is NaN where none was given. `attrs["level"]` is `level`.
+
+    Raises:
+        ComparisonError: the data have no images, `reference`, a margin's metric or a primary metric is not
+            there, or a number is out of range.
+
+    Example:
+        >>> correct = [[[0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 0.2]], [[0.6, 0.8, 0.7, 0.8, 0.6, 0.5, 0.8]]]
+        >>> data = xr.Dataset(
+        ...     {"correct_probability": (("checkpoint", "condition", "image"), correct)},
+        ...     coords={"checkpoint": ["base", "tuned"], "condition": ["clean"]},
+        ... )
+        >>> table = summarize(data)
+        >>> table[["metric", "difference", "verdict", "n"]].round(2)
+                        metric  difference  verdict  n
+        0  correct_probability        0.51  changed  7
+    """
+    _check_dims(data)
+    metrics = per_image_metrics(data, n_classes=n_classes)
+    checkpoints = [str(name) for name in data["checkpoint"].values]
+    scalars = [metric.name for metric in metrics if not metric.is_map]
+    reference = checkpoints[0] if reference is None else reference
+    primary = [name for name in PRIMARY if name in scalars] if primary is None else primary
+    margins = {} if margins is None else margins
+    _check_known([reference], "reference", "checkpoint", checkpoints)
+    _check_known(primary, "primary", "scalar metric", scalars)
+    _check_known(margins, "margins", "metric", [metric.name for metric in metrics])
+    _check_numbers(n_resamples, level, seed, margins)
+
+    plan = _Plan(
+        checkpoints=checkpoints,
+        reference=reference,
+        counts=statistics.resample_counts(data.sizes["image"], n_resamples, seed),
+        flips=statistics.sign_flips(data.sizes["image"], n_resamples, seed),
+        level=level,
+        margins=margins,
+        primary=frozenset(primary),
+    )
+    # With the reference alone there is nothing to compare, and no row.
+    compared = metrics if len(checkpoints) > 1 else []
+    rows = [_rows(metric, part, plan) for metric in compared for part in _parts(metric.values)]
+    table = (
+        pd.concat(rows, ignore_index=True)
+        if rows
+        else pd.DataFrame(columns=[*_COLUMNS, "p", "is_equivalent"])
+    )
+
+    is_primary = table["metric"].isin(plan.primary)
+    p = table["p"].to_numpy(dtype=np.float64)
+    table["p_adjusted"] = np.where(is_primary, statistics.holm(np.where(is_primary, p, np.nan)), p)
+    table["verdict"] = np.select(
+        [table["is_equivalent"].to_numpy(dtype=bool), table["p_adjusted"].to_numpy() < 1 - level],
+        ["equivalent", "changed"],
+        default="undecided",
+    )
+    table = table.reindex(columns=list(_COLUMNS)).astype(_COLUMNS)
+    table.attrs["level"] = level
+    return table
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What every row is computed with."""
+
+    checkpoints: Sequence[str]
+    reference: str
+    counts: UInt8[np.ndarray, "resample image"]
+    flips: Int8[np.ndarray, "flip image"]
+    level: float
+    margins: Mapping[str, float]
+    primary: Set[str]
+
+
+def _parts(values: xr.DataArray) -> Iterator[xr.DataArray]:
+    """The conditions in runs of about `_COLUMNS_AT_ONCE` columns."""
+    n_columns = math.prod(size for dim, size in values.sizes.items() if dim not in ("condition", "image"))
+    step = max(1, _COLUMNS_AT_ONCE // n_columns)
+    for start in range(0, values.sizes["condition"], step):
+        yield values.isel(condition=slice(start, start + step))
+
+
+def _rows(metric: Metric, values: xr.DataArray, plan: _Plan) -> pd.DataFrame:
+    """Rows of one metric under some conditions; p-values of scalar metrics are not adjusted yet."""
+    place = plan.checkpoints.index(plan.reference)
+    others = [name for name in plan.checkpoints if name != plan.reference]
+    # Columns stand in the order of the rows: condition, layer, head, checkpoint.
+    dims = [dim for dim in ("condition", "layer", "head") if dim in values.dims]
+    both = values.transpose("image", *dims, "checkpoint").values.astype(np.float64)
+    after = np.delete(both, place, axis=-1).reshape(len(both), -1)
+    before = np.repeat(both[..., place].reshape(len(both), -1), len(others), axis=1)
+    with np.errstate(invalid="ignore"):
+        differences = after - before
+    is_paired = np.isfinite(differences)
+
+    keys = pd.MultiIndex.from_product(
+        [*(values[dim].values for dim in dims), others], names=[*dims, "checkpoint"]
+    )
+    rows = keys.to_frame(index=False)
+    rows["metric"], rows["reference"] = metric.name, plan.reference
+    rows["value_reference"], _ = statistics.paired_mean(np.where(is_paired, before, np.nan))
+    rows["value"], _ = statistics.paired_mean(np.where(is_paired, after, np.nan))
+    rows["difference"], rows["n"] = statistics.paired_mean(differences)
+    rows["ci_low"], rows["ci_high"] = _interval(metric, differences, plan.counts, plan.level)
+    rows["p"] = np.nan
+    if metric.is_map:
+        rows["p"] = _map_p(
+            differences, plan.flips, n_conditions=values.sizes["condition"], n_others=len(others)
+        )
+    elif metric.name in plan.primary:
+        rows["p"] = _scalar_p(metric, differences, plan.flips)
+    rows["margin"] = margin = plan.margins.get(metric.name, np.nan)
+    rows["is_equivalent"] = False
+    if np.isfinite(margin):
+        alpha = 1 - plan.level
+        low, high = _interval(metric, differences, plan.counts, 1 - 2 * alpha)
+        n = rows["n"].to_numpy()
+        rows["is_equivalent"] = statistics.is_equivalent(low, high, n, margin=margin, alpha=alpha)
+    return rows
+
+
+def _interval(
+    metric: Metric,
+    differences: Float64[np.ndarray, "image row"],
+    counts: UInt8[np.ndarray, "resample image"],
+    level: float,
+) -> tuple[Float64[np.ndarray, " row"], Float64[np.ndarray, " row"]]:
+    if not metric.is_proportion:
+        return statistics.bootstrap_interval(differences, counts, level)
+    n = np.isfinite(differences).sum(axis=0)
+    return statistics.tango_interval((differences > 0).sum(axis=0), (differences < 0).sum(axis=0), n, level)
+
+
+def _scalar_p(
+    metric: Metric, differences: Float64[np.ndarray, "image row"], flips: Int8[np.ndarray, "flip image"]
+) -> Float64[np.ndarray, " row"]:
+    if not metric.is_proportion:
+        return statistics.sign_flip_p(differences, flips)
+    p = statistics.mcnemar_p((differences > 0).sum(axis=0), (differences < 0).sum(axis=0))
+    return np.where(np.isfinite(differences).any(axis=0), p, np.nan)
+
+
+def _map_p(
+    differences: Float64[np.ndarray, "image row"],
+    flips: Int8[np.ndarray, "flip image"],
+    *,
+    n_conditions: int,
+    n_others: int,
+) -> Float64[np.ndarray, " row"]:
+    """Adjusted within each condition and checkpoint."""
+    sizes = {"condition": n_conditions, "checkpoint": n_others}
+    maps = rearrange(
+        differences, "image (condition cell checkpoint) -> image (condition checkpoint) cell", **sizes
+    )
+    p = statistics.max_t_p(maps, flips)
+    return rearrange(p, "(condition checkpoint) cell -> (condition cell checkpoint)", **sizes)
+
+
+def _check_dims(data: xr.Dataset) -> None:
+    for dim in SAMPLE_DIMS:
+        if not data.sizes.get(dim):
+            raise ComparisonError(
+                f"The data have no {dim}.",
+                expected=f"at least one value along each of {', '.join(SAMPLE_DIMS)}",
+                remedy="Give the data of a comparison.",
+            )
+
+
+def _check_known(given: Iterable[str], argument: str, kind: str, known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ComparisonError(
+                f"{argument} names {name!r}, which is no {kind} of these data.",
+                expected=f"one of: {', '.join(known) or 'none, for there is none'}",
+                remedy=f"Nearest: {names.nearest(name, known)}." if known else "Leave it out.",
+            )
+
+
+def _check_numbers(n_resamples: int, level: float, seed: int, margins: Mapping[str, float]) -> None:
+    wrong = [
+        (n_resamples < 1, f"n_resamples is {n_resamples}.", "at least 1", "2000 is usual."),
+        (not 0.5 < level < 1, f"level is {level}.", "a value between 0.5 and 1", "0.95 is usual."),
+        (seed < 0, f"seed is {seed}.", "0 or more", "Any other seed does."),
+        *(
+            (
+                not 0 < margin < math.inf,
+                f"The margin of {name} is {margin}.",
+                "a finite value above 0, in the metric's unit",
+                "Give the largest difference that you would call none, or leave the metric out.",
+            )
+            for name, margin in margins.items()
+        ),
+    ]
+    for is_wrong, given, expected, remedy in wrong:
+        if is_wrong:
+            raise ComparisonError(given, expected=expected, remedy=remedy)

@@ -1,0 +1,79 @@
+"""The activations at one hook over a data set, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..errors import AnalysisError
+from ..images import batches, n_images, parse_condition
+from ..models import HookedViT
+from .passes import forward, measuring
+
+
+def activations(
+    model: HookedViT,
+    dataset: Iterable[Any],
+    hook_name: str,
+    *,
+    tokens: str = "patch",
+    condition: Any = "clean",
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+) -> Float[Tensor, "token d_in"]:
+    """Collect the activations of one hook, a row a token, in memory.
+
+    Args:
+        model: the model; it is run in evaluation mode and left as it was.
+        dataset: items as in `run`.
+        hook_name: a hook whose activation is [batch pos d_in].
+        tokens: which tokens: `patch`, `cls`, `register`, `distillation` or `all`.
+        condition: what is done to the images first.
+        batch_size: images in a forward pass.
+        seed: of the corruption.
+        progress: show a bar.
+
+    Returns:
+        float32 rows on the CPU, image by image in the order of the data set, tokens in the order of `pos`.
+
+    Raises:
+        HookError: the model has no such hook.
+        AnalysisError: its activation is not [batch pos d_in].
+        ArchitectureError: the model has no such tokens.
+
+    Example:
+        >>> import timm, vitlens as vl
+        >>> model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
+        >>> images = [vl.images.digits("test")[i] for i in range(3)]
+        >>> activations(model, images, "blocks.9.hook_resid_post", progress=False).shape
+        torch.Size([12, 192])
+    """
+    model.check_hook_names([hook_name])
+    positions = model.cfg.positions(tokens)
+    asked = parse_condition(condition)
+    rows: list[Tensor] = []
+
+    def select(activation: Tensor) -> Tensor:
+        if activation.ndim != 3:
+            raise AnalysisError(
+                f"'{hook_name}' is {tuple(activation.shape)}.",
+                expected="an activation of [batch, pos, d_in]",
+                remedy="Choose a hook of the residual stream, of an output or of the MLP.",
+            )
+        return activation[:, positions].flatten(0, 1).float().cpu()
+
+    bar = tqdm(total=n_images(dataset), desc=hook_name, unit="image", disable=not progress)
+    with bar, measuring([model]):
+        for clean in batches(dataset, batch_size, image_size=model.cfg.required_image_size):
+            pixels = asked.apply(clean.pixels, clean.image_ids, seed=seed)
+            _, (view,) = forward(model, pixels, [{hook_name: select}])
+            rows.append(view[hook_name].clone())
+            bar.update(len(clean))
+    # Leaving inference mode: rows shall be usable where gradients are wanted.
+    return torch.cat(rows).clone()

@@ -1,0 +1,39 @@
+"""The names of sae-lens that this folder uses, imported without a warning.
+
+sae-lens imports a module that transformer-lens has deprecated: nothing that a user of either can act on.
+"""
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"sae_lens\b")
+    from sae_lens import (
+        SAE,
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+        JumpReLUSAE,
+        LoggingConfig,
+        SAETrainer,
+        StandardTrainingSAE,
+        StandardTrainingSAEConfig,
+        TrainingSAE,
+    )
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
+    from sae_lens.saes.sae import TrainStepOutput
+
+__all__ = [
+    "SAE",
+    "SAE_CFG_FILENAME",
+    "SAE_WEIGHTS_FILENAME",
+    "BatchTopKTrainingSAE",
+    "BatchTopKTrainingSAEConfig",
+    "JumpReLUSAE",
+    "LoggingConfig",
+    "SAETrainer",
+    "SAETrainerConfig",
+    "StandardTrainingSAE",
+    "StandardTrainingSAEConfig",
+    "TrainStepOutput",
+    "TrainingSAE",
+]
