@@ -1,0 +1,159 @@
+"""The package as a stranger meets it: import, README, examples."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import vitlens as vl
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code, *options):
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_importing_prints_nothing_and_warns_of_nothing():
+    # Whatever timm or transformer_lens themselves have to say is theirs: imported first, they say it first.
+    code = (
+        "import timm, transformer_lens, warnings; warnings.simplefilter('error'); print('-'); import vitlens"
+    )
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "-\n"
+    assert result.stderr == ""
+
+
+def test_sae_lens_and_plotly_are_imported_when_used():
+    loaded = python("import sys, vitlens; print('sae_lens' in sys.modules, 'plotly' in sys.modules)").stdout
+    assert loaded == "False False\n"
+
+
+def test_importing_touches_no_network():
+    code = """
+import socket
+def refuse(*arguments, **options): raise AssertionError("the network was touched")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import vitlens, vitlens.saes, vitlens.report, vitlens.training
+"""
+    assert python(code).stderr == ""
+    assert socket.socket.connect  # this process is untouched
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in vl.__all__:
+        assert getattr(vl, name) is not None
+        if name != "CORRUPTIONS":
+            assert getattr(vl, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = vl.nothing
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with what the README's code names: weights, photographs, a tuned copy."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    base = timm.create_model("deit_tiny_patch16_224")
+    torch.save(base.state_dict(), "base.pth")
+    with torch.no_grad():
+        base.head.bias += torch.randn(1000)
+    vl.save(base, "tuned/model.safetensors")
+    generator = np.random.default_rng(0)
+    for wnid in ("n01440764", "n01443537"):
+        (tmp_path / "photographs" / wnid).mkdir(parents=True)
+        for index in range(2):
+            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photographs" / wnid / f"{index}.png")
+    return tmp_path
+
+
+def test_the_readmes_code_runs(workplace):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code = code.replace("steps=300", "steps=1, batch_size=2").replace(
+        "k_per_token=8", "k_per_token=8, batch_size=256"
+    )
+    exec(compile(code, "README.md", "exec"), {})
+    assert (workplace / "report.html").stat().st_size > 1_000_000
+    assert (workplace / "robust" / "model.safetensors").exists()
+
+
+def test_the_docs_code_runs():
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "floors.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    scope = {"__name__": "docs"}
+    exec(compile(code, "floors.md", "exec"), scope)
+    model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=10))
+    images = [vl.images.digits("test")[index] for index in range(3)]
+    data = vl.run(model, images, [scope["ResidualNorm"]()], progress=False)
+    assert data["residual_norm"].sizes["resid_layer"] == 3
+
+
+def example(name, *arguments, cwd):
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_the_demo_runs_and_runs_again_from_what_is_there(tmp_path):
+    first = example("compare_checkpoints.py", "--quick", "--output", "demo", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "top1_accuracy" in first.stdout
+    assert f"report: {Path('demo') / 'report.html'}" in first.stdout
+    models = sorted((tmp_path / "demo").glob("*/model.safetensors"))
+    assert [path.parent.name for path in models] == ["base", "blur", "noise"]
+    written = {path: path.stat().st_mtime_ns for path in models}
+    second = example("compare_checkpoints.py", "--quick", "--output", "demo", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "SAE, seed" not in second.stdout
+    assert {path: path.stat().st_mtime_ns for path in models} == written
+    assert second.stdout.splitlines()[-10:] == first.stdout.splitlines()[-10:]  # the same figures
+
+
+def test_the_examples_take_anybodys_checkpoints(workplace):
+    tuned = example(
+        "finetune_on_corruptions.py", "--architecture", "deit_tiny_patch16_224", "--weights", "base.pth",
+        "--data", "photographs", "--conditions", "gaussian_blur@1-3", "--steps", 1, "--batch-size", 2,
+        "--output", "mine", cwd=workplace,
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr
+    compared = example(
+        "compare_checkpoints.py", "--architecture", "deit_tiny_patch16_224", "--base", "base.pth",
+        "--tuned", "mine=mine/model.safetensors", "--tuned", "tuned/model.safetensors",
+        "--data", "photographs", "--conditions", "clean", "contrast@2", "--no-saes",
+        "--output", "out", cwd=workplace,
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    assert "mine" in compared.stdout
+    assert "tuned" in compared.stdout
+    assert (workplace / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--base no.pth --tuned base.pth --data photographs", "CheckpointError: There is no file no.pth"),
+        ("--base base.pth --tuned base.pth --data photographs", "ArchitectureError: base.pth is a bare"),
+        ("--base base.pth", "--base wants --tuned and --data besides"),
+        ("--tuned base.pth", "want --base besides"),
+        ("--base tuned/model.safetensors --tuned tuned/model.safetensors --data no", "DatasetError:"),
+        (
+            "--base tuned/model.safetensors --tuned tuned/model.safetensors --data photographs "
+            "--conditions gausian_blur@3 --no-saes",
+            "ConditionError:",
+        ),
+    ],
+)
+def test_mistakes_on_the_command_line_end_with_one_sentence(workplace, arguments, message):
+    result = example("compare_checkpoints.py", *arguments.split(), cwd=workplace)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,5 @@
+"""The report's figures."""
+
+from .collect import figures
+
+__all__ = ["figures"]

@@ -1,0 +1,83 @@
+"""A grid of small panels that share what their axes mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .style import AXIS_PX, CHARACTER_PX, LINE_PX, lines, wrap
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where each panel stands, and the pixels that the grid takes.
+
+    Attributes:
+        titles: one for each panel, row by row; not escaped.
+        n_columns: panels in a row.
+        panel_px: width below which a panel should not shrink, and its height.
+        left_px: room for the vertical axis' labels and title.
+    """
+
+    titles: Sequence[str]
+    n_columns: int
+    panel_px: tuple[float, float]
+    left_px: float = 62
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of panels."""
+        return math.ceil(len(self.titles) / self.n_columns)
+
+    @property
+    def title_columns(self) -> int:
+        """Character columns that a title may take above the narrowest panel."""
+        return int(self.panel_px[0] / CHARACTER_PX / 1.1)  # titles are a point larger than labels
+
+    @property
+    def title_lines(self) -> int:
+        """Lines of the tallest title."""
+        return max(len(lines(title, self.title_columns)) for title in self.titles)
+
+    @property
+    def gap_px(self) -> float:
+        """Between two rows: an axis and the titles of the next row."""
+        return AXIS_PX - 8 + LINE_PX * self.title_lines + 12
+
+    @property
+    def plot_px(self) -> float:
+        """Height of all rows and the gaps between them."""
+        return self.n_rows * self.panel_px[1] + (self.n_rows - 1) * self.gap_px
+
+    @property
+    def min_width_px(self) -> float:
+        """Width below which the grid should scroll."""
+        return self.left_px + self.n_columns * (self.panel_px[0] + 14) + 16
+
+    def figure(self) -> go.Figure:
+        """The empty panels under their titles."""
+        return make_subplots(
+            rows=self.n_rows,
+            cols=self.n_columns,
+            vertical_spacing=self.gap_px / self.plot_px if self.n_rows > 1 else 0.0,
+            horizontal_spacing=min(0.05, 0.5 / self.n_columns) if self.n_columns > 1 else 0.0,
+            subplot_titles=[wrap(title, self.title_columns) for title in self.titles],
+        )
+
+    def place(self, panel: int) -> dict[str, int]:
+        """Row and column of a panel, as plotly counts them."""
+        return {"row": panel // self.n_columns + 1, "col": panel % self.n_columns + 1}
+
+    def label(self, figure: go.Figure, x: str, y: str, **both: Any) -> None:
+        """Write the axes' titles where the grid ends: below the lowest panels and left of the first."""
+        for panel in range(len(self.titles)):
+            lowest = panel + self.n_columns >= len(self.titles)
+            first = panel % self.n_columns == 0
+            place = self.place(panel)
+            figure.update_xaxes(title={"text": x if lowest else "", "standoff": 8}, **both, **place)
+            figure.update_yaxes(title={"text": y if first else "", "standoff": 8}, **both, **place)

@@ -1,0 +1,48 @@
+"""Reading labelled arrays: names on an axis, what is there, and means over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+
+def names(data: xr.Dataset, dim: str) -> list[str]:
+    """The labels of one axis, as text."""
+    return [str(name) for name in data[dim].values]
+
+
+def has(data: xr.Dataset, *variables: str) -> bool:
+    """Whether all these variables are there, with at least one number each."""
+    return all(name in data and bool(np.isfinite(data[name].values).any()) for name in variables)
+
+
+def n_classes(data: xr.Dataset, class_names: Sequence[str] | None) -> int:
+    """How many classes there are; without their names, as many as the values tell of."""
+    if class_names is not None:
+        return len(class_names)
+    seen = [float(np.nanmax(data[name].values)) for name in ("label", "predicted", "rank") if has(data, name)]
+    return int(max(seen)) + 1
+
+
+def clean_first(conditions: Sequence[str]) -> list[str]:
+    """The conditions with "clean" moved to the front, if it is among them."""
+    return sorted(conditions, key=lambda condition: condition != "clean")
+
+
+def n_images(data: xr.Dataset) -> str:
+    """The number of images, in words.
+
+    Example:
+        >>> n_images(xr.Dataset(coords={"image": ["a"]}))
+        '1 image'
+    """
+    n = data.sizes["image"]
+    return f"{n:,} image" + ("" if n == 1 else "s")
+
+
+def image_mean(values: xr.DataArray) -> xr.DataArray:
+    """Mean over images in double precision; NaN is left out, and NaN where nothing is left."""
+    n = values.count("image")
+    return values.sum("image", dtype=np.float64) / n.where(n > 0)

@@ -1,0 +1,278 @@
+"""The report: one HTML file that holds all it needs and asks the network for nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.io import to_json
+from plotly.offline import get_plotlyjs
+
+from .. import files
+from ..comparison.metrics import per_image_metrics
+from ..errors import ComparisonError
+from .charts import figures as draw
+from .charts.reading import n_images, names
+from .charts.style import template
+from .findings import feature_lines, findings
+from .protocol import ComparisonLike
+from .tables import provenance_table, scalar_table
+from .wording import joined
+
+# The policy makes the browser itself refuse any request, whatever a label may hold.
+_PAGE = Template(
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
+style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="generator" content="vitlens">
+<title>$title</title>
+<style>
+$css</style>
+</head>
+<body>
+<header>
+<h1>$title</h1>
+$subject
+</header>
+<nav aria-label="Sections">$contents</nav>
+<main>
+$body
+</main>
+$data
+<script>$plotly</script>
+<script>
+$script</script>
+</body>
+</html>
+"""
+)
+
+
+def write(
+    comparison: ComparisonLike,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    figures: Mapping[str, go.Figure] | None = None,
+    summary: pd.DataFrame | None = None,
+) -> Path:
+    """Write a comparison as one HTML file: what was compared, what changed, the figures, and provenance.
+
+    The file opens with no network. It is the same, byte for byte, for the same comparison.
+
+    Args:
+        comparison: labelled values; no model is needed.
+        path: where the file shall stand. It is written whole or not at all.
+        title: of the page; by default, which checkpoints are compared.
+        figures: what to show, in this order, by default all of `figures(comparison)`. A figure of your own
+            may say its caption in `layout.meta["caption"]`.
+        summary: the rows to report, as `comparison.summary(...)` gave them with margins of your own; by
+            default those of `comparison.summary()`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ComparisonError: `path` is a folder.
+
+    Example:
+        >>> import tempfile, types
+        >>> import xarray as xr
+        >>> from vitlens.comparison.summary import summarize
+        >>> data = xr.Dataset(
+        ...     {"rank": (("checkpoint", "condition", "image"), [[[0, 3]], [[0, 0]]])},
+        ...     coords={"checkpoint": ["base", "tuned"], "condition": ["clean"]},
+        ... )
+        >>> comparison = types.SimpleNamespace(
+        ...     data=data, reference="base", examples=None, features=None, class_names=["cat", "dog"],
+        ...     provenance={}, summary=lambda: summarize(data),
+        ... )
+        >>> path = write(comparison, Path(tempfile.mkdtemp()) / "report.html")
+        >>> "<h1>What changed from base to tuned</h1>" in path.read_text(encoding="utf-8")
+        True
+    """
+    if Path(path).is_dir():
+        raise ComparisonError(
+            f"{os.fspath(path)} is a folder.",
+            expected="the name of a file",
+            remedy="Add one, such as report.html.",
+        )
+    if summary is None:
+        summary = comparison.summary()
+    if figures is None:
+        figures = draw(comparison, summary)
+    units = {metric.name: metric.unit for metric in per_image_metrics(comparison.data)}
+    shown = [
+        (_id(place, name), name, figure) for place, (name, figure) in enumerate(figures.items(), start=1)
+    ]
+    sections = {
+        "Summary": _findings(summary, units, comparison.features),
+        "Table": _table(summary, units),
+        "Figures": "\n".join(_figure(*each) for each in shown),
+        "Provenance": _provenance(comparison.provenance),
+    }
+    sections = {heading: text for heading, text in sections.items() if text}
+    templates = {"light": template().to_plotly_json(), "dark": template(dark=True).to_plotly_json()}
+    files.write_text(
+        path,
+        _PAGE.substitute(
+            title=html.escape(title or _title(comparison)),
+            css=_asset("report.css"),
+            subject=_subject(comparison),
+            contents=" ".join(f'<a href="#{heading.lower()}">{heading}</a>' for heading in sections),
+            body="\n".join(
+                f'<section id="{heading.lower()}">\n<h2>{heading}</h2>\n{text}\n</section>'
+                for heading, text in sections.items()
+            ),
+            data=_json("templates", json.dumps(templates))
+            + "".join(_json(f"{element}-data", _for_page(figure)) for element, _, figure in shown),
+            plotly=get_plotlyjs(),
+            script=_asset("report.js"),
+        ),
+    )
+    return Path(path)
+
+
+def _title(comparison: ComparisonLike) -> str:
+    others = [name for name in names(comparison.data, "checkpoint") if name != comparison.reference]
+    return f"What changed from {comparison.reference} to {joined(others)}" if others else comparison.reference
+
+
+def _subject(comparison: ComparisonLike) -> str:
+    """What was compared, as a list of definitions."""
+    data = comparison.data
+    others = [name for name in names(data, "checkpoint") if name != comparison.reference]
+    said = {
+        "Reference": comparison.reference,
+        "Compared with it": ", ".join(others),
+        "Images": f"{n_images(data)}, each under every condition",
+        "Conditions": ", ".join(names(data, "condition")),
+        "Classes": "" if comparison.class_names is None else f"{len(comparison.class_names):,}",
+    }
+    for key in ("data", "date"):
+        value = comparison.provenance.get(key)
+        said[key.capitalize()] = value if isinstance(value, str) else ""
+    rows = "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in said.items() if text)
+    return f"<dl>{rows}</dl>"
+
+
+def _findings(summary: pd.DataFrame, units: Mapping[str, str], features: pd.DataFrame | None) -> str:
+    """The summary in words, a heading for each checkpoint."""
+    parts = []
+    for found in findings(summary, units):
+        points = "".join(
+            f"<li><strong>{html.escape(name)}</strong>"
+            f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in said)}</ul></li>"
+            for name, said in found.points
+        )
+        parts.append(
+            f"<h3>{html.escape(found.checkpoint)}</h3><p>{html.escape(found.lead)}</p><ul>{points}</ul>"
+        )
+    alike = feature_lines(features)
+    if alike:
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in alike)
+        parts.append(
+            f"<h3>SAE features</h3><p>Mean decoder cosine of the nearest feature:</p><ul>{items}</ul>"
+        )
+    return "\n".join(parts)
+
+
+def _table(summary: pd.DataFrame, units: Mapping[str, str]) -> str:
+    """The scalar rows, and how to read them."""
+    level = float(summary.attrs.get("level", 0.95))
+    table = scalar_table(summary, units, level)
+    if not table:
+        return ""
+    return (
+        "<p>Each difference is checkpoint minus reference, paired over the same images. Intervals "
+        "are for one "
+        "difference at a time; p-values are adjusted for all tests of their family. "
+        "<em>Changed</em>: the adjusted "
+        "p is small enough. <em>Equivalent</em>: the difference lies within a margin given beforehand. "
+        "<em>Undecided</em>: neither, or not tested.</p>\n"
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Summary table">{table}</div>'
+    )
+
+
+def _provenance(provenance: Mapping[str, Any]) -> str:
+    if not provenance:
+        return ""
+    return f'<div class="scroll provenance">{provenance_table(provenance)}</div>'
+
+
+def _figure(element: str, name: str, figure: go.Figure) -> str:
+    """A figure's heading, caption and place."""
+    ours = _ours(figure)
+    heading = _plain(figure.layout.title.text or name.replace("_", " ")) if ours else name.replace("_", " ")
+    subtitle = _plain(figure.layout.title.subtitle.text or "") if ours else ""
+    meta = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
+    caption = str(meta.get("caption", ""))
+    height = figure.layout.height or 450
+    style = f"height:{height - (ours['title_px'] if ours else 0)}px"
+    if figure.layout.width:
+        style += f";width:{figure.layout.width}px"
+    elif ours:
+        style += f";min-width:{ours['min_width_px']}px"
+    return (
+        f'<figure aria-labelledby="{element}-title">\n<h3 id="{element}-title">{html.escape(heading)}</h3>\n'
+        f'<figcaption><p>{html.escape(caption)}</p><p class="soft">{html.escape(subtitle)}</p></figcaption>\n'
+        f'<div class="scroll" tabindex="0"><div class="plot" id="{element}" role="img" '
+        f'aria-label="{html.escape(f"{heading}. {caption}")}" style="{style}"></div></div>\n</figure>'
+    )
+
+
+def _ours(figure: go.Figure) -> dict[str, Any]:
+    """What a figure of vitlens says to the page in `layout.meta`; empty for any other figure."""
+    meta = figure.layout.meta
+    return meta if isinstance(meta, dict) and "title_px" in meta else {}
+
+
+def _for_page(figure: go.Figure) -> str:
+    """A figure as JSON, in the page's own theme; its title the page writes as a heading."""
+    ours = _ours(figure)
+    shown = go.Figure(figure)
+    if ours:
+        shown.update_layout(
+            title=None,
+            template=None,
+            height=figure.layout.height - ours["title_px"],
+            margin={"t": figure.layout.margin.t - ours["title_px"]},
+        )
+    # The encoder is named, for another would be taken where it is installed, and write other bytes.
+    content = json.loads(to_json(shown, validate=False, engine="json"))
+    return json.dumps(
+        {"data": content["data"], "layout": content["layout"], "themed": bool(ours)}, separators=(",", ":")
+    )
+
+
+def _plain(text: str) -> str:
+    """Text as plotly would show it, without its tags and entities."""
+    return html.unescape(re.sub(r"<[^>]*>", " ", text))
+
+
+def _json(element: str, content: str) -> str:
+    """JSON that a script of the page reads; `<` is written so that no text can end the element."""
+    safe = content.replace("<", "\\u003c")
+    return f'<script type="application/json" id="{element}">{safe}</script>\n'
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _id(place: int, name: str) -> str:
+    """An element's id, and the name of the picture that a reader saves."""
+    return f"figure-{place}-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,105 @@
+"""How metrics and numbers are written: names in words, units, signs, intervals, p-values."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from .charts.entropy import KIND_WORDS
+
+MINUS = "−"
+
+
+def metric_words(metric: str) -> str:
+    """A metric's name as one says it.
+
+    Example:
+        >>> metric_words("top5_accuracy"), metric_words("attention_entropy_nats[cls]")
+        ('Top-5 accuracy', 'Attention entropy (class token)')
+    """
+    name, kind = re.fullmatch(r"(.*?)(?:\[(.*)\])?", metric, re.DOTALL).groups()  # type: ignore[union-attr]
+    name = re.sub(r"^top(\d+)_", r"top-\1 ", name.removesuffix("_nats")).replace("_", " ")
+    if kind is not None:
+        name += f" ({KIND_WORDS.get(kind, kind)})"
+    return name[:1].upper() + name[1:]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Writes values of one unit.
+
+    Attributes:
+        unit: as the metric says it; `"share"` is written in percent, and differences of it in points.
+    """
+
+    unit: str
+
+    def value(self, value: float) -> str:
+        """A level.
+
+        Example:
+            >>> Numbers("share").value(0.615), Numbers("nats").value(1.23456), Numbers("").value(math.nan)
+            ('61.5 %', '1.235', '–')
+        """
+        return self._digits(value) + (" %" if self.unit == "share" and math.isfinite(value) else "")
+
+    def difference(self, value: float) -> str:
+        """A difference, with its sign.
+
+        Example:
+            >>> Numbers("share").difference(-0.021), Numbers("nats").difference(0.3)
+            ('−2.1', '+0.300')
+        """
+        text = self._digits(value)
+        return text if not value > 0 else f"+{text}"
+
+    def interval(self, low: float, high: float) -> str:
+        """Both ends of an interval of a difference; nothing where there is none."""
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return ""
+        return f"[{self.difference(low)}, {self.difference(high)}]"
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference, in words; empty for a bare number."""
+        return {"share": "percentage points", "probability": "", "resid_layer": "layers"}.get(
+            self.unit, self.unit
+        )
+
+    def _digits(self, value: float) -> str:
+        if math.isnan(value):
+            return "–"
+        if math.isinf(value):
+            text = "∞"
+        elif self.unit == "share":
+            text = f"{100 * abs(value):.1f}"
+        elif self.unit in ("probability", "nats"):
+            text = f"{abs(value):.3f}"
+        elif self.unit == "resid_layer":
+            text = f"{abs(value):.2f}"
+        else:
+            text = f"{abs(value):.4g}"
+        return (MINUS if value < 0 and float(text.replace("∞", "inf")) else "") + text
+
+
+def p_words(p: float) -> str:
+    """A p-value.
+
+    Example:
+        >>> p_words(0.0321), p_words(0.00004), p_words(math.nan)
+        ('.032', '<.001', '–')
+    """
+    if math.isnan(p):
+        return "–"
+    return "<.001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
+
+
+def joined(parts: list[str]) -> str:
+    """Parts of a list as prose.
+
+    Example:
+        >>> joined(["a", "b", "c"])
+        'a, b and c'
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
