@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ import xarray as xr
 
 from ..analyses import AttentionEntropy, LogitLens, Prediction
 from ..errors import ArchitectureError, ComparisonError
+from ..images import ImageDataset
 from ..models import HookedViT, weights_sha256
 from ..running import Analysis, measure
 from .examples import choose, show
@@ -104,7 +105,7 @@ class Comparison:
 
 def compare(
     models: Mapping[str, HookedViT],
-    dataset: Iterable[Any],
+    dataset: ImageDataset,
     *,
     analyses: Sequence[Analysis] | None = None,
     conditions: Sequence[Any] = ("clean",),
@@ -211,7 +212,7 @@ def _check_models(models: Mapping[str, HookedViT]) -> None:
 
 
 def _provenance(
-    models: Mapping[str, HookedViT], dataset: Iterable[Any], data: xr.Dataset, seed: int
+    models: Mapping[str, HookedViT], dataset: ImageDataset, data: xr.Dataset, seed: int
 ) -> dict[str, Any]:
     ids = "\n".join(str(image) for image in data["image"].values)
     return {

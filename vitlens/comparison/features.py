@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from ..errors import ComparisonError
+from ..images import ImageDataset
 from ..models import HookedViT
 from ..running import activations
 
@@ -48,7 +49,7 @@ class _Trained:
 def match_features(
     models: Mapping[str, HookedViT],
     saes: Mapping[str, Sequence[Any]],
-    dataset: Iterable[Any],
+    dataset: ImageDataset,
     *,
     unrelated_model: HookedViT | None = None,
     batch_size: int = 32,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,14 +10,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import AnalysisError
-from ..images import batches, n_images, parse_condition
+from ..images import ImageDataset, batches, n_images, parse_condition
 from ..models import HookedViT
 from .passes import forward, measuring
 
 
 def activations(
     model: HookedViT,
-    dataset: Iterable[Any],
+    dataset: ImageDataset,
     hook_name: str,
     *,
     tokens: str = "patch",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from tqdm.auto import tqdm
 
 from ..errors import AnalysisError
-from ..images import Batch, batches, check, n_images, parse_conditions
+from ..images import Batch, ImageDataset, batches, check, n_images, parse_conditions
 from ..models import HookedViT
 from .analysis import Analysis
 from .passes import check_hooks, forward, measuring
@@ -17,7 +17,7 @@ from .passes import check_hooks, forward, measuring
 
 def run(
     model: HookedViT,
-    dataset: Iterable[Any],
+    dataset: ImageDataset,
     analyses: Sequence[Analysis],
     *,
     conditions: Sequence[Any] = ("clean",),
@@ -70,7 +70,7 @@ def run(
 
 def measure(
     models: Mapping[str, HookedViT],
-    dataset: Iterable[Any],
+    dataset: ImageDataset,
     analyses: Sequence[Analysis],
     *,
     conditions: Sequence[Any] = ("clean",),
