@@ -10,7 +10,8 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import timm  # noqa: E402
 import torch  # noqa: E402
-from weights import nontrivial  # noqa: E402
+
+from vitlens.testing import randomize  # noqa: E402
 
 torch.set_num_threads(1)  # the models are tiny: threads cost more than they give
 
@@ -38,7 +39,7 @@ def deit_tiny(data_folder):
 @pytest.fixture
 def small_timm():
     """A small VisionTransformer for 32×32 images and ten classes, every weight at work."""
-    return nontrivial(
+    return randomize(
         timm.models.VisionTransformer(
             img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=10, init_values=0.5
         )

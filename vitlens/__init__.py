@@ -27,7 +27,7 @@ from .models import (
 from .running import Analysis, activations, measure, run, table
 
 if TYPE_CHECKING:
-    from . import report, saes, training
+    from . import report, saes, testing, training
     from .comparison import Comparison, compare
 
 __version__ = _version("vitlens")
@@ -60,6 +60,7 @@ __all__ = [
     "save",
     "spectrum",
     "table",
+    "testing",
     "training",
     "weights_sha256",
 ]
@@ -70,6 +71,7 @@ _WHEN_USED = {
     "compare": ".comparison",
     "report": None,
     "saes": None,
+    "testing": None,
     "training": None,
 }
 

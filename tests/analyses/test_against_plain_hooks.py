@@ -6,9 +6,9 @@ import scipy.stats
 import timm
 import torch
 from torch import nn
-from weights import nontrivial
 
 import vitlens as vl
+from vitlens.testing import randomize
 
 
 def plain(model, images):
@@ -34,7 +34,7 @@ def plain(model, images):
 def case(request):
     """A model, its wrapper, and items: drawn ones, or DeiT-tiny and photographs."""
     if request.param == "small":
-        model = nontrivial(timm.create_model("vit_tiny_patch16_224", depth=3, img_size=48, num_classes=6))
+        model = randomize(timm.create_model("vit_tiny_patch16_224", depth=3, img_size=48, num_classes=6))
         generator = torch.Generator().manual_seed(0)
         items = [
             {"pixels": torch.rand(3, 48, 48, generator=generator), "label": i % 6, "image_id": f"{i}"}

@@ -5,9 +5,9 @@ import pytest
 import timm
 import torch
 import xarray as xr
-from weights import nontrivial
 
 import vitlens as vl
+from vitlens.testing import randomize
 
 
 def model(seed, **kwargs):
@@ -19,7 +19,7 @@ def model(seed, **kwargs):
         "num_heads": 4,
         "num_classes": 10,
     }
-    return vl.HookedViT(nontrivial(timm.models.VisionTransformer(**settings | kwargs), seed))
+    return vl.HookedViT(randomize(timm.models.VisionTransformer(**settings | kwargs), seed))
 
 
 @pytest.fixture(scope="module")

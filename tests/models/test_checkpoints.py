@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from weights import nontrivial
 
 import vitlens as vl
+from vitlens.testing import randomize
 
 BARE = {
     "plain": {},
@@ -26,7 +26,7 @@ def bare(distilled=False, **kwargs):
 
     cls = VisionTransformerDistilled if distilled else timm.models.VisionTransformer
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
-    return nontrivial(cls(**sizes, **kwargs))
+    return randomize(cls(**sizes, **kwargs))
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def test_a_bare_module_survives_saving_and_loading(tmp_path, kwargs):
     ],
 )
 def test_a_timm_model_survives_saving_and_loading(tmp_path, name, kwargs):
-    model = vl.HookedViT(nontrivial(timm.create_model(name, **kwargs)), provenance={"from": "here"})
+    model = vl.HookedViT(randomize(timm.create_model(name, **kwargs)), provenance={"from": "here"})
     loaded = vl.load(vl.save(model, tmp_path / "model.safetensors", provenance={"run": 3}))
     images = torch.randn(1, 3, *model.cfg.image_size)
     assert torch.equal(loaded(images), model(images))
@@ -80,7 +80,7 @@ def test_the_hash_of_weights_changes_with_any_weight_and_survives_saving(tmp_pat
     [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}],
 )
 def test_a_state_dict_in_a_pth_loads_with_its_architecture(tmp_path, wrap):
-    model = nontrivial(timm.create_model("vit_tiny_patch16_224", depth=1))
+    model = randomize(timm.create_model("vit_tiny_patch16_224", depth=1))
     torch.save(wrap(model.state_dict()), tmp_path / "weights.pth")
     loaded = vl.load(tmp_path / "weights.pth", "vit_tiny_patch16_224", depth=1)
     images = torch.randn(1, 3, 224, 224)

@@ -21,16 +21,14 @@ def test_a_model_of_another_kind_is_refused():
 
 
 def test_blocks_of_another_kind_are_refused():
-    with pytest.raises(vl.errors.FamilyError, match=r"blocks.0 is a ResPostBlock.*Expected: timm's Block"):
-        vl.HookedViT(_with_block())
+    class Odd(timm.models.vision_transformer.Block):
+        pass
 
-
-def _with_block():
-    from timm.models.vision_transformer import ResPostBlock
-
-    return timm.models.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, block_fn=ResPostBlock
+    model = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, block_fn=Odd
     )
+    with pytest.raises(vl.errors.FamilyError, match=r"blocks.0 is a Odd.*Expected: timm's Block"):
+        vl.HookedViT(model)
 
 
 def test_a_subclass_that_changes_the_forward_pass_is_refused():

@@ -5,9 +5,9 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weights import nontrivial
 
 import vitlens as vl
+from vitlens.testing import randomize
 
 ARCHITECTURES = {
     "plain": ("vit_tiny_patch16_224", {}),
@@ -30,7 +30,7 @@ def pair(request):
     """A timm model and its wrapper, with images."""
     name, kwargs = ARCHITECTURES[request.param]
     settings = {"depth": 2, "img_size": 32, "embed_dim": 48, "num_heads": 3, "patch_size": 8} | kwargs
-    model = nontrivial(timm.create_model(name, **settings))
+    model = randomize(timm.create_model(name, **settings))
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     return model, vl.HookedViT(model), images
 
@@ -177,7 +177,7 @@ def test_normalized_is_before_gain_and_bias(pair):
 
 def test_training_mode_with_a_seed_equals_timms_with_the_seed():
     dropouts = {"drop_path_rate": 0.5, "proj_drop_rate": 0.3, "drop_rate": 0.2, "pos_drop_rate": 0.1}
-    model = nontrivial(
+    model = randomize(
         timm.create_model("vit_tiny_patch16_224", depth=3, img_size=32, patch_drop_rate=0.5, **dropouts)
     )
     hooked = vl.HookedViT(model.train())
@@ -334,7 +334,7 @@ def test_images_of_another_shape_are_refused(small_timm, shape):
 @settings(max_examples=15, deadline=None)
 @given(st.sets(st.integers(0, 60), max_size=12))
 def test_any_set_of_readers_leaves_the_logits_equal(chosen):
-    model = nontrivial(
+    model = randomize(
         timm.models.VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=3, num_heads=2)
     )
     hooked = vl.HookedViT(model)

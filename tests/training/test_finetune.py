@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from weights import nontrivial
 
 import vitlens as vl
+from vitlens.testing import randomize
 from vitlens.training.mixing import StepOrder, mixed
 
 CONFIG = vl.training.FinetuneConfig(
@@ -25,7 +25,7 @@ CONFIG = vl.training.FinetuneConfig(
 def start(**kwargs):
     settings = {"drop_path_rate": 0.3, "proj_drop_rate": 0.2} | kwargs
     return vl.HookedViT(
-        nontrivial(
+        randomize(
             timm.models.VisionTransformer(
                 img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=10, **settings
             )

@@ -17,10 +17,10 @@ from transformer_lens import HookedRootModule
 from ..errors import ArchitectureError, HookError, PixelError, ShapeError
 from ..names import nearest
 from .cache import ActivationCache
-from .components import OpenedNorm
 from .config import ViTConfig
-from .families import find_family
+from .families import Entry, find_family
 from .hook_point import Guard, HookPoint, Observer
+from .opened import Opened, open_norm
 
 NamesFilter = None | str | Sequence[str] | Callable[[str], bool]
 HookFn = Callable[..., Tensor | None]
@@ -79,12 +79,12 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
         self.hook_embed = HookPoint()
         if self.family.has_positions(model):
             self.hook_pos_embed = HookPoint()
-        if self.family.norm_pre(model) is not None:
+        if self.family.has_norm_pre(model):
             self.hook_embed_norm = HookPoint()
         self.blocks = nn.ModuleList(self.family.blocks(model))
         norm, self._norm_after_pool = self.family.final_norm(model)
-        if isinstance(norm, nn.LayerNorm):
-            self.ln_final = OpenedNorm(norm)
+        if norm is not None:
+            self.ln_final = open_norm(norm)
         self.hook_pooled = HookPoint()
         self._guard = Guard()
         self.setup()
@@ -181,11 +181,13 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
         if stop_at_layer is None and not any(point.listens() for point in self.hook_dict.values()):
             native: Tensor = self.model(images)
             return native
-        x = self._embed(images)
+        entry = self._embed(images)
+        x = entry.resid
         recompute = getattr(self.model, "grad_checkpointing", False) and torch.is_grad_enabled()
-        for block in self.blocks[:n_blocks]:
+        for layer, block in enumerate(self.blocks[:n_blocks]):
+            context = entry.context(layer)
             # timm trades memory for time the same way; hooks then fire twice, in the pass and in its repeat.
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = checkpoint(block, x, use_reentrant=False, **context) if recompute else block(x, **context)
         return x if stop_at_layer is not None else self._head(x)
 
     def readout(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
@@ -348,26 +350,23 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
 
     # ------------------------------------------------------------------ steps
 
-    def _embed(self, images: Tensor) -> Tensor:
-        norm = self.family.norm_pre(self.model)
+    def _embed(self, images: Tensor) -> Entry:
         if any(self.hook_dict[name].listens() for name in _EMBEDDINGS if name in self.hook_dict):
-            embedded, positions = self.family.embed_parts(self.model, images)
-            embedded = self.hook_embed.fire(embedded)
-            if positions is not None:
-                embedded = embedded + self.hook_pos_embed.fire(positions)
-            x = self.family.enter(self.model, embedded)
-            x = x if norm is None else norm(x)
+            parts = self.family.embed_parts(self.model, images)
+            embedded = self.hook_embed.fire(parts.tokens)
+            if parts.positions is not None:
+                embedded = embedded + self.hook_pos_embed.fire(parts.positions)
+            entry = self.family.enter(self.model, embedded, parts.rest)
         else:
-            x = self.family.embed(self.model, images)
-        return x if norm is None else self.hook_embed_norm.fire(x)
+            entry = self.family.embed(self.model, images)
+        if not hasattr(self, "hook_embed_norm"):
+            return entry
+        return Entry(self.hook_embed_norm.fire(entry.resid), entry.contexts)
 
     def _head(self, x: Tensor) -> Tensor:
-        norm: OpenedNorm | None = getattr(self, "ln_final", None)
+        norm: Opened | None = getattr(self, "ln_final", None)
         if norm is not None and not self._norm_after_pool:
             x = norm(x)
-        else:
-            native, after_pool = self.family.final_norm(self.model)
-            x = native(x) if native is not None and not after_pool else x
         pooled = self.family.pool(self.model, x)
         if norm is not None and self._norm_after_pool:
             pooled = norm(pooled)

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..components import Opened
 from ..config import ViTConfig
+from ..opened import Opened
+
+Context = Mapping[str, Any]
+"""What a model hands to a block beside the residual stream: rotary embedding, position bias."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What enters block 0.
+
+    Attributes:
+        resid: the residual stream, [batch pos d_model].
+        contexts: what each block gets beside it; empty for a model that hands nothing on.
+    """
+
+    resid: Tensor
+    contexts: Sequence[Context] = ()
+
+    def context(self, layer: int) -> Context:
+        """What block `layer` gets beside the residual stream."""
+        return self.contexts[layer] if self.contexts else {}
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The parts that are added up before block 0, each [batch pos d_model] in storage of its own.
+
+    Attributes:
+        tokens: the embedded patches, prefix tokens before them.
+        positions: their position embedding; a token without one has zeros. None where nothing is added.
+        rest: whatever else `enter` needs.
+    """
+
+    tokens: Tensor
+    positions: Tensor | None
+    rest: Context = field(default_factory=dict)
 
 
 class Family(ABC):
@@ -34,27 +71,24 @@ class Family(ABC):
         """The opened form of each block, in order."""
 
     @abstractmethod
-    def embed(self, model: nn.Module, images: Float[Tensor, "batch n_channels height width"]) -> Tensor:
-        """The residual stream that enters block 0, run natively: [batch pos d_model]."""
+    def embed(self, model: nn.Module, images: Float[Tensor, "batch n_channels height width"]) -> Entry:
+        """What enters block 0, run natively."""
 
     @abstractmethod
     def has_positions(self, model: nn.Module) -> bool:
         """Whether a position embedding is added to the tokens."""
 
     @abstractmethod
-    def embed_parts(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The embedded tokens and their position embedding, both [batch pos d_model] in storage of their own.
-
-        `enter` of their sum, normed where there is a pre-norm, equals `embed`, bit for bit.
-        """
+    def embed_parts(self, model: nn.Module, images: Tensor) -> Embedding:
+        """The parts of the embedding, apart; `enter` of their sum gives what `embed` gives, bit for bit."""
 
     @abstractmethod
-    def enter(self, model: nn.Module, embedded: Tensor) -> Tensor:
-        """What happens between the sum of the embeddings and block 0, or its pre-norm: dropouts."""
+    def enter(self, model: nn.Module, embedded: Tensor, rest: Context) -> Entry:
+        """What happens between the sum of the embeddings and block 0: dropouts and the pre-norm."""
 
     @abstractmethod
-    def norm_pre(self, model: nn.Module) -> nn.Module | None:
-        """The norm before block 0 of a pre-norm model."""
+    def has_norm_pre(self, model: nn.Module) -> bool:
+        """Whether a norm stands before block 0."""
 
     @abstractmethod
     def final_norm(self, model: nn.Module) -> tuple[nn.Module | None, bool]:

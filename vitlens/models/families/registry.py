@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from ...errors import FamilyError
+from .beit import BeitFamily
+from .eva import EvaFamily
 from .family import Family
 from .vision_transformer import VisionTransformerFamily
 
-_families: list[Family] = [VisionTransformerFamily()]
+_families: list[Family] = [VisionTransformerFamily(), EvaFamily(), BeitFamily()]
 
 
 def register_family(family: Family) -> Family:
