@@ -22,6 +22,7 @@ from .models import (
     load,
     register_family,
     save,
+    to_huggingface_state_dict,
     weights_sha256,
 )
 from .running import Analysis, activations, measure, run, table
@@ -61,6 +62,7 @@ __all__ = [
     "spectrum",
     "table",
     "testing",
+    "to_huggingface_state_dict",
     "training",
     "weights_sha256",
 ]

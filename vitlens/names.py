@@ -7,7 +7,7 @@ are TransformerLens's.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 AXES = (
     "checkpoint",
@@ -63,6 +63,19 @@ def pattern_hook(layer: int) -> str:
         'blocks.3.attn.hook_pattern'
     """
     return f"blocks.{layer}.attn.hook_pattern"
+
+
+def some(what: str, names: Sequence[str], n_shown: int = 3) -> list[str]:
+    """How many names there are of a kind, and the first of them, for an error message; empty without any.
+
+    Example:
+        >>> some("missing", ["a", "b", "c", "d"])
+        ['4 missing (a, b, c and 1 more)']
+    """
+    if not names:
+        return []
+    more = f" and {len(names) - n_shown} more" if len(names) > n_shown else ""
+    return [f"{len(names)} {what} ({', '.join(names[:n_shown])}{more})"]
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> str:

@@ -7,6 +7,7 @@ from .config import ViTConfig
 from .families import Family, find_family, register_family
 from .hook_point import HookPoint
 from .hooked_vit import HookedViT, build_timm
+from .huggingface import to_huggingface_state_dict
 
 __all__ = [
     "ActivationCache",
@@ -21,5 +22,6 @@ __all__ = [
     "load",
     "register_family",
     "save",
+    "to_huggingface_state_dict",
     "weights_sha256",
 ]

@@ -1,7 +1,8 @@
 """How to build a module again: described from the live module, proven before it is written down.
 
 A description is JSON: `{"kind": "timm", "name": ..., "kwargs": {...}}` for what `timm.create_model` builds,
-`{"kind": "class", "name": ..., "kwargs": {...}}` for a class that was called directly.
+`{"kind": "class", "name": ..., "kwargs": {...}}` for a class that was called directly, and
+`{"kind": "huggingface", ...}` for a module of the shape of a Hugging Face model.
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ def build(description: Description, data_config: dict[str, Any] | None = None) -
         return build_timm(name, pretrained_cfg_overlay=overlay or None, **kwargs)
     if kind == "class" and name in _CLASSES:
         return _CLASSES[name](**kwargs)
+    if kind == "huggingface":
+        from .huggingface import timm_module  # upward in this folder, and wanted by few
+
+        return timm_module(**kwargs)
     raise ArchitectureError(
         f"The architecture is described as {kind} '{name}'.",
         expected=f"a timm name, or a class among {', '.join(_CLASSES)}",

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from ..errors import ArchitectureError, CheckpointError
 from ..files import whole
+from ..names import some
 from .architecture import Description, build, describe
 from .hooked_vit import HookedViT, build_timm
 
 FORMAT_VERSION = "1"
-
-_SHOWN = 3
 
 
 def save(
@@ -61,7 +60,7 @@ def save(
     hooked = model if isinstance(model, HookedViT) else HookedViT(model)
     description: Description
     if architecture is None:
-        description = describe(hooked.model)
+        description = hooked.description or describe(hooked.model)
     else:
         description = {"kind": "timm", "name": architecture, "kwargs": kwargs}
     metadata = {
@@ -114,8 +113,10 @@ def load(
         )
     _fit(module, state, path)
     provenance = {**_json(metadata, "provenance", path), "file": path.name}
-    module = module.eval().to(device)
-    return HookedViT(module, data_config=data_config, provenance=provenance)
+    model = HookedViT(module.eval().to(device), data_config=data_config, provenance=provenance)
+    if architecture is None:
+        model.description = _json(metadata, "architecture", path)
+    return model
 
 
 def weights_sha256(model: HookedViT | nn.Module) -> str:
@@ -198,9 +199,9 @@ def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     surplus = sorted(state.keys() - wanted.keys())
     other = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
     complaints = [
-        *_some("missing", missing),
-        *_some("not in the architecture", surplus),
-        *_some(
+        *some("missing", missing),
+        *some("not in the architecture", surplus),
+        *some(
             "of another shape",
             [f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}" for name in other],
         ),
@@ -216,10 +217,3 @@ def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
             remedy=remedy,
         )
     module.load_state_dict(state)
-
-
-def _some(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"]

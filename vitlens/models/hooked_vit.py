@@ -74,6 +74,8 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
         self.cfg: ViTConfig = self.family.config(model)
         self.data_config: dict[str, Any] = {**resolve_model_data_config(model), **(data_config or {})}
         self.provenance: dict[str, Any] = dict(provenance or {})
+        # How to build the module again, where it cannot be told from the module itself.
+        self.description: dict[str, Any] | None = None
         self.training = model.training
 
         self.hook_embed = HookPoint()
@@ -112,6 +114,28 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
             build_timm(name, pretrained=pretrained, **kwargs),
             provenance={"timm": name, "pretrained": pretrained},
         )
+
+    @classmethod
+    def from_huggingface(cls, source: Any, *, revision: str | None = None, **kwargs: Any) -> HookedViT:
+        """Carry a Hugging Face vision transformer over to the timm module of the same shape, and wrap it.
+
+        Args:
+            source: a hub id or a folder, which transformers loads, or a live module, which needs nothing
+                besides. ViT, DeiT, BEiT, DINOv2, DINOv3, and the vision models of CLIP and SigLIP.
+            revision: with a hub id, the branch, tag or commit.
+            **kwargs: replace arguments of timm's class, such as `dynamic_img_size`.
+
+        Raises:
+            FamilyError: the model is of another type; the message lists those that can be carried over.
+            CheckpointError: weights are missing or surplus.
+            ArchitectureError: timm cannot represent a setting of the model.
+        """
+        from .huggingface import to_timm  # upward in this folder, and wanted by few
+
+        carried = to_timm(source, revision=revision, **kwargs)
+        model = cls(carried.module, data_config=carried.data_config, provenance=carried.provenance)
+        model.description = {"kind": "huggingface", "name": "", "kwargs": dict(carried.description)}
+        return model
 
     def setup(self) -> None:
         """Name the hook points and list them; the wrapped module is left untouched."""
