@@ -75,7 +75,7 @@ def check_family(
         ...     img_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2
         ... )
         >>> len(check_family(randomize(model)))
-        24
+        23
     """
     hooked = model if isinstance(model, HookedViT) else HookedViT(model)
     native = hooked.model.eval()

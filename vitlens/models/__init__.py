@@ -1,12 +1,13 @@
 """Models: HookedViT, its cache, its families and its checkpoints."""
 
 from .architecture import build, describe
+from .building import build_timm
 from .cache import ActivationCache
 from .checkpoints import load, save, weights_sha256
 from .config import ViTConfig
 from .families import Family, find_family, register_family
 from .hook_point import HookPoint
-from .hooked_vit import HookedViT, build_timm
+from .hooked_vit import HookedViT
 from .huggingface import to_huggingface_state_dict
 
 __all__ = [

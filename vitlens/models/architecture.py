@@ -17,9 +17,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from ..errors import ArchitectureError
+from .building import build_timm
 from .config import ViTConfig
 from .families import find_family
-from .hooked_vit import build_timm
 
 Description = dict[str, Any]
 

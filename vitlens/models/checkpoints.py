@@ -22,7 +22,8 @@ from ..errors import ArchitectureError, CheckpointError
 from ..files import whole
 from ..names import some
 from .architecture import Description, build, describe
-from .hooked_vit import HookedViT, build_timm
+from .building import build_timm
+from .hooked_vit import HookedViT
 
 FORMAT_VERSION = "1"
 

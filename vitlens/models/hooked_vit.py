@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformer_lens import HookedRootModule
 
-from ..errors import ArchitectureError, HookError, PixelError, ShapeError
-from ..names import nearest
-from .cache import ActivationCache
+from ..errors import HookError, PixelError, ShapeError
+from .building import build_timm
 from .config import ViTConfig
 from .families import Entry, find_family
-from .hook_point import Guard, HookPoint, Observer
+from .hook_point import HookPoint
+from .observed import ObservedRootModule
 from .opened import Opened, open_norm
-
-NamesFilter = None | str | Sequence[str] | Callable[[str], bool]
-HookFn = Callable[..., Tensor | None]
+from .weights import NamedWeights
 
 _EMBEDDINGS = ("hook_embed", "hook_pos_embed")
 
 
-class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
+class HookedViT(ObservedRootModule, NamedWeights):
     """A Vision Transformer with TransformerLens's hooks.
 
     It wraps the module that it is given, shares its parameters, copies nothing and adds no attribute to it.
@@ -84,11 +79,10 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
         if self.family.has_norm_pre(model):
             self.hook_embed_norm = HookPoint()
         self.blocks = nn.ModuleList(self.family.blocks(model))
-        norm, self._norm_after_pool = self.family.final_norm(model)
+        norm, self.norm_after_pool = self.family.final_norm(model)
         if norm is not None:
             self.ln_final = open_norm(norm)
         self.hook_pooled = HookPoint()
-        self._guard = Guard()
         self.setup()
 
     # ------------------------------------------------------------------ construction
@@ -137,23 +131,7 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
         model.description = {"kind": "huggingface", "name": "", "kwargs": dict(carried.description)}
         return model
 
-    def setup(self) -> None:
-        """Name the hook points and list them; the wrapped module is left untouched."""
-        self.mod_dict = {}
-        self.hook_dict = {}
-        for name, module in self.named_modules():
-            if isinstance(module, HookPoint):
-                module.name = name
-                module.guard = self._guard
-                self.hook_dict[name] = module
-                self.mod_dict[name] = module
-
     # ------------------------------------------------------------------ what it is
-
-    @property
-    def hook_names(self) -> tuple[str, ...]:
-        """Every hook of this model. Each can be read, and writing to it changes the output."""
-        return tuple(self.hook_dict)
 
     @property
     def device(self) -> torch.device:
@@ -237,141 +215,6 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
             )
         return self.family.readout(self.model, resid)
 
-    def run_with_cache(
-        self,
-        images: Tensor,
-        *,
-        names_filter: NamesFilter = None,
-        stop_at_layer: int | None = None,
-        device: torch.device | str | None = None,
-        remove_batch_dim: bool = False,
-    ) -> tuple[Tensor, ActivationCache]:
-        """Run the model and keep activations.
-
-        Args:
-            images: [batch channel height width], normalised.
-            names_filter: which hooks to keep: a name, names, or a predicate on names. None keeps every hook
-                but `hook_result`, whose [batch pos head d_model] is the largest by far.
-            stop_at_layer: as in `forward`.
-            device: where to keep them; by default where they arise.
-            remove_batch_dim: drop the first axis; for a single image.
-
-        Returns:
-            The logits (or the residual stream where it stopped), and the cache, detached from the graph.
-
-        Raises:
-            HookError: a name is no hook of this model.
-            PixelError: the images do not fit the model.
-        """
-        kept: dict[str, Tensor] = {}
-
-        def keep(name: str) -> Observer:
-            def observe(activation: Tensor) -> None:
-                kept[name] = self.keep(activation.detach(), device)
-
-            return observe
-
-        observers = {name: keep(name) for name in self.select_hooks(names_filter)}
-        with self.observing(observers):
-            output = self(images, stop_at_layer=stop_at_layer)
-        cache = ActivationCache(kept, self)
-        return output, cache.remove_batch_dim() if remove_batch_dim else cache
-
-    @contextlib.contextmanager
-    def observing(self, observers: Mapping[str, Observer]) -> Iterator[HookedViT]:
-        """Read activations as they stream by, without keeping them and without hooks.
-
-        Args:
-            observers: hook name -> function of the activation. What it returns is ignored; it must not
-                write. An observer that keeps the tensor itself is safe from later in-place hooks.
-
-        Yields:
-            The model.
-
-        Raises:
-            HookError: a name is no hook of this model.
-
-        Example:
-            >>> import timm, torch
-            >>> model = HookedViT(timm.create_model("deit_tiny_patch16_224").eval())
-            >>> with torch.no_grad(), model.observing({"blocks.0.hook_resid_post": lambda x: print(x.shape)}):
-            ...     _ = model(torch.zeros(1, 3, 224, 224))
-            torch.Size([1, 197, 192])
-        """
-        self.check_hook_names(observers)
-        outermost = not self._guard.active
-        for name, observer in observers.items():
-            self.hook_dict[name].observers.append(observer)
-        self._guard.active = True
-        try:
-            yield self
-        finally:
-            for name, observer in observers.items():
-                self.hook_dict[name].observers.remove(observer)
-            if outermost:
-                self._guard.clear()
-
-    def keep(self, activation: Tensor, device: torch.device | str | None = None) -> Tensor:
-        """An activation to hold on to from inside an observer.
-
-        A small view is copied rather than pinning the storage it is part of; anything else is kept as it
-        is and guarded from the in-place hooks of later points.
-
-        Args:
-            activation: what the observer was shown.
-            device: where to hold it; by default where it is.
-        """
-        if device is not None and torch.device(device) != activation.device:
-            return activation.to(device)
-        if activation.untyped_storage().nbytes() > activation.numel() * activation.element_size():
-            return activation.clone()
-        self._guard.keep(activation)
-        return activation
-
-    @contextlib.contextmanager
-    def hooks(
-        self,
-        fwd_hooks: Sequence[tuple[str | Callable[[str], bool], HookFn]] = (),
-        bwd_hooks: Sequence[tuple[str | Callable[[str], bool], HookFn]] = (),
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-    ) -> Iterator[HookedViT]:
-        """TransformerLens's temporary hooks: `(name or predicate, fn(activation, hook))`.
-
-        Raises:
-            HookError: a name is no hook of this model.
-        """
-        self.check_hook_names([name for name, _ in (*fwd_hooks, *bwd_hooks) if isinstance(name, str)])
-        with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
-            yield self
-
-    # ------------------------------------------------------------------ names
-
-    def select_hooks(self, names_filter: NamesFilter) -> list[str]:
-        """The hook names that a filter selects, in the order in which they fire.
-
-        Raises:
-            HookError: a name is no hook of this model.
-        """
-        if names_filter is None:
-            return [name for name in self.hook_dict if not name.endswith("hook_result")]
-        if callable(names_filter):
-            return [name for name in self.hook_dict if names_filter(name)]
-        names = {names_filter} if isinstance(names_filter, str) else set(names_filter)
-        self.check_hook_names(names)
-        return [name for name in self.hook_dict if name in names]
-
-    def check_hook_names(self, names: Sequence[str] | Mapping[str, Any] | set[str]) -> None:
-        """Raise `HookError` for the first name that is no hook of this model."""
-        for name in names:
-            if name not in self.hook_dict:
-                raise HookError(
-                    f"'{name}' is not a hook of this model.",
-                    expected=f"one of its {len(self.hook_dict)} hooks (nearest: "
-                    f"{nearest(name, self.hook_dict)})",
-                    remedy="See model.hook_names.",
-                )
-
     # ------------------------------------------------------------------ steps
 
     def _embed(self, images: Tensor) -> Entry:
@@ -389,10 +232,10 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
 
     def _head(self, x: Tensor) -> Tensor:
         norm: Opened | None = getattr(self, "ln_final", None)
-        if norm is not None and not self._norm_after_pool:
+        if norm is not None and not self.norm_after_pool:
             x = norm(x)
         pooled = self.family.pool(self.model, x)
-        if norm is not None and self._norm_after_pool:
+        if norm is not None and self.norm_after_pool:
             pooled = norm(pooled)
         return self.family.classify(self.model, self.hook_pooled.fire(pooled))
 
@@ -419,20 +262,3 @@ class HookedViT(HookedRootModule):  # type: ignore[misc]  # untyped there
                 expected=f"[batch, {', '.join(str(axis) for axis in wanted)}]",
                 remedy="Add the batch axis, or resize and crop as model.data_config says.",
             )
-
-
-def build_timm(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """`timm.create_model`, with an error that lists the nearest names.
-
-    Raises:
-        ArchitectureError: timm knows no such name.
-    """
-    architecture = name.split("/")[-1].split(".")[0]
-    if ":" not in name and not timm.is_model(architecture):
-        raise ArchitectureError(
-            f"timm knows no architecture '{name}'.",
-            expected=f"a name that timm.list_models() lists (nearest: {nearest(name, timm.list_models())})",
-            remedy="Correct the name, or wrap the live module: HookedViT(module).",
-        )
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
-    return model

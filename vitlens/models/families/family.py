@@ -99,6 +99,22 @@ class Family(ABC):
         """Reduce [batch pos d_model] to the feature that the head reads, before any norm after pooling."""
 
     @abstractmethod
+    def pool_linear(self, model: nn.Module, tokens: Tensor) -> Tensor:
+        """`pool`, where it is linear in the tokens.
+
+        Raises:
+            HookError: it is not: attention pooling, a maximum, or no pooling at all.
+        """
+
+    @abstractmethod
+    def head(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Weights [d_pooled n_classes] and bias [n_classes] of the classifier on the flattened feature.
+
+        Raises:
+            HookError: the model has no classifier.
+        """
+
+    @abstractmethod
     def classify(self, model: nn.Module, pooled: Tensor) -> Tensor:
         """The classifier on the pooled feature: [batch n_classes]."""
 

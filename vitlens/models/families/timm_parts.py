@@ -9,7 +9,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from ...errors import FamilyError
+from ...errors import FamilyError, HookError
 from ..config import ViTConfig
 from ..opened import (
     ATTENTIONS,
@@ -151,6 +151,29 @@ class TimmFamily(Family):
         vit: Any = model
         pooled: Tensor = vit.pool(tokens)
         return pooled
+
+    def pool_linear(self, model: nn.Module, tokens: Tensor) -> Tensor:
+        """The class token, or the mean."""
+        vit: Any = model
+        if getattr(vit, "attn_pool", None) is not None or vit.global_pool not in ("token", "avg"):
+            raise HookError(
+                f"This model pools by '{vit.global_pool or 'nothing'}', which is no sum over tokens.",
+                expected="pooling by the class token or the mean",
+                remedy="Attribute to hook_pooled instead, the feature after pooling.",
+            )
+        return self.pool(model, tokens)
+
+    def head(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """The classifier's weights and bias."""
+        vit: Any = model
+        if not isinstance(vit.head, nn.Linear):
+            raise HookError(
+                "This model has no classifier.",
+                expected="a linear head",
+                remedy="Load the classifier's weights with the model.",
+            )
+        bias = vit.head.bias
+        return vit.head.weight.t(), vit.head.weight.new_zeros(vit.head.out_features) if bias is None else bias
 
     def classify(self, model: nn.Module, pooled: Tensor) -> Tensor:
         """The head."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -38,6 +39,15 @@ class VisionTransformerFamily(TimmFamily):
     def pool(self, model: nn.Module, tokens: Tensor) -> Tensor:
         """Timm's pooling; with two heads both tokens are kept: [batch 2 d_model]."""
         return tokens[:, :2] if _is_distilled(model) else super().pool(model, tokens)
+
+    def head(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """The classifier's weights and bias; of two heads the mean, side by side."""
+        weight, bias = super().head(model)
+        if not _is_distilled(model):
+            return weight, bias
+        vit: Any = model
+        weight = torch.cat([weight, vit.head_dist.weight.t()]) / 2
+        return weight, (bias + vit.head_dist.bias) / 2
 
     def classify(self, model: nn.Module, pooled: Tensor) -> Tensor:
         """The head, or the mean of the two heads."""

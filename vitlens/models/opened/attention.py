@@ -41,7 +41,7 @@ class OpenedAttention(Opened):
 
     def __init__(self, native: nn.Module, gain: Gain, *, has_result: bool = True) -> None:
         super().__init__(native)
-        self._gain = gain
+        self.gain = gain
         self.hook_q = HookPoint()
         self.hook_k = HookPoint()
         self.hook_v = HookPoint()
@@ -54,7 +54,7 @@ class OpenedAttention(Opened):
     def forward(self, x: Float[Tensor, "batch pos d_model"], **context: Any) -> Tensor:
         """What attention adds to the residual stream, but for drop path."""
         attention = self.native
-        gain = self._gain()
+        gain = self.gain()
         if not self.listens():
             return scaled(attention(x, **context), gain)
         gate = attention.gate(x).sigmoid() if getattr(attention, "gate", None) is not None else None

@@ -93,6 +93,12 @@ class OpenedBlock(OpenedStep):
         self.mlp = OpenedMlp(block.mlp)
         self.hook_mlp_out = HookPoint()
 
+    def neuron_weights(self) -> Tensor | None:
+        """What each neuron writes, [d_mlp d_model], after LayerScale; None where a norm stands after it."""
+        if self._norm_after or not isinstance(self.native.mlp.norm, nn.Identity):
+            return None
+        return scaled(self.mlp.W_out, self._gains.mlp())
+
     def inside(self, x: Tensor, **context: Any) -> Tensor:
         """Attention, then the MLP."""
         block = self.native

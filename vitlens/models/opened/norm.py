@@ -66,8 +66,8 @@ def fraction(
     return wide, (wide.square().mean(-1, keepdim=True) + eps).sqrt()
 
 
-def apply_gain(norm: nn.Module, normalized: Tensor) -> Tensor:
+def apply_gain(norm: nn.Module, normalized: Tensor, *, with_bias: bool = True) -> Tensor:
     """Gain and bias of a norm, where it has them."""
-    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None) if with_bias else None
     scaled = normalized if weight is None else normalized * weight
     return scaled if bias is None else scaled + bias

@@ -151,6 +151,10 @@ class OpenedParallelBlock(OpenedStep):
     def _gain(self) -> Tensor | None:
         return getattr(self.native.ls, "gamma", None)
 
+    def neuron_weights(self) -> Tensor:
+        """What each neuron writes, [d_mlp d_model], after LayerScale."""
+        return scaled(self.mlp.W_out, self._gain())
+
     def inside(self, x: Tensor, **context: Any) -> Tensor:
         """Both branches."""
         block = self.native
