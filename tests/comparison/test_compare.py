@@ -161,3 +161,12 @@ def test_a_torch_seed_does_not_matter(images):
     xr.testing.assert_identical(
         first, vl.compare(models, images, conditions=["gaussian_noise@3"], progress=False).data
     )
+
+
+def test_the_report_states_the_summary_it_is_given(comparison, tmp_path):
+    wide = comparison.summary(margins={"correct_probability": 1.0})
+    assert (wide.loc[wide["metric"] == "correct_probability", "verdict"] == "equivalent").all()
+    path = comparison.report(tmp_path / "report.html", title="Mine", summary=wide)
+    content = path.read_text(encoding="utf-8")
+    assert "<h1>Mine</h1>" in content
+    assert '<td class="equivalent">' in content

@@ -197,3 +197,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         vl.save(bare(), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "beit_base_patch16_224"]
+)
+def test_weights_of_another_architecture_say_which_they_look_like(tmp_path, name):
+    save_file(timm.create_model(name).state_dict(), tmp_path / "m.safetensors")
+    with pytest.raises(vl.errors.CheckpointError, match=rf"look like those of '{name}'"):
+        vl.load(tmp_path / "m.safetensors", "vit_tiny_patch16_224", depth=1)

@@ -83,3 +83,48 @@ def test_a_bare_module_has_timms_default_normalization_and_a_given_one_replaces_
     assert vl.HookedViT(model).data_config["mean"] == (0.485, 0.456, 0.406)
     hooked = vl.HookedViT(model, data_config={"mean": (0.5,) * 3, "std": (0.25,) * 3})
     torch.testing.assert_close(hooked.normalize(torch.full((1, 3, 32, 32), 0.75)), torch.ones(1, 3, 32, 32))
+
+
+def test_a_compiled_module_is_refused_with_what_to_do():
+    model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    with pytest.raises(vl.errors.FamilyError, match=r"compiled VisionTransformer.*before torch\.compile"):
+        vl.HookedViT(torch.compile(model))
+
+
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [
+        ("blocks.0.attn.hook_rot_q", "Only a model with rotary position embedding has such a place"),
+        ("blocks.0.mlp.hook_pre_linear", "Only a gated MLP has such a place"),
+        ("hook_embed_norm", "Only a model with a norm before block 0 has such a place"),
+    ],
+)
+def test_a_hook_that_other_architectures_have_says_which(hook, reason):
+    model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    with pytest.raises(vl.errors.HookError, match=reason):
+        vl.HookedViT(model).run_with_cache(torch.zeros(1, 3, 32, 32), names_filter=hook)
+
+
+@torch.no_grad()
+def test_caching_one_residual_stream_holds_that_tensor_and_no_other():
+    import gc
+
+    model = timm.models.VisionTransformer(img_size=32, patch_size=4, embed_dim=64, depth=4, num_heads=2)
+    hooked, images = vl.HookedViT(model.eval()), torch.randn(8, 3, 32, 32)
+    name = "blocks.1.hook_resid_post"
+    hooked(images)
+
+    def alive():
+        gc.collect()
+        return {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in gc.get_objects()
+            if issubclass(type(tensor), torch.Tensor)
+        }
+
+    before = alive()
+    logits, cache = hooked.run_with_cache(images, names_filter=name)
+    held = {pointer: size for pointer, size in alive().items() if pointer not in before}
+    wanted = {logits.untyped_storage().data_ptr(), cache[name].untyped_storage().data_ptr()}
+    assert set(held) == wanted
+    assert sum(held.values()) == 4 * (logits.numel() + 8 * 65 * 64)

@@ -46,3 +46,16 @@ def test_pixels_of_a_folder_are_what_timms_own_transform_gives(deit_tiny, data_f
     for item in photographs[:6]:
         picture = Image.open(data_folder / "imagenet_samples" / item["image_id"]).convert("RGB")
         torch.testing.assert_close(model.normalize(item["pixels"]), transform(picture), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_accuracy_through_hooks_is_timms_image_by_image(deit_tiny, data_folder):
+    model = vl.HookedViT(deit_tiny)
+    dataset = vl.images.folder(data_folder / "imagenet_samples", model)
+    items = [dataset[index] for index in range(3, 1000, 10)]
+    data = vl.run(model, items, [vl.Prediction(), vl.LogitLens()], progress=False)
+    images = model.normalize(torch.stack([item["pixels"] for item in items]))
+    predicted = torch.cat([deit_tiny(part).argmax(-1) for part in images.split(32)])
+    assert data["predicted"].sel(condition="clean").values.tolist() == predicted.tolist()
+    correct = sum(int(a == item["label"]) for a, item in zip(predicted, items, strict=True))
+    assert int((data["rank"] == 0).sum()) == correct

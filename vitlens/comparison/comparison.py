@@ -89,18 +89,22 @@ class Comparison:
 
         return report.figures(self)
 
-    def report(self, path: str | PathLike[str]) -> Path:
+    def report(
+        self, path: str | PathLike[str], *, title: str | None = None, summary: pd.DataFrame | None = None
+    ) -> Path:
         """Write the report: one HTML file that opens with no network.
 
         Args:
             path: where to write; made whole or not at all.
+            title: of the page; by default, which checkpoints are compared.
+            summary: the rows to report, from `summary(...)` with margins or primary metrics of your own.
 
         Returns:
             The path.
         """
         from .. import report
 
-        return report.write(self, path)
+        return report.write(self, path, title=title, summary=summary)
 
 
 def compare(

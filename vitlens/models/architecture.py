@@ -8,13 +8,14 @@ A description is JSON: `{"kind": "timm", "name": ..., "kwargs": {...}}` for what
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ArchitectureError
 from .building import build_timm
@@ -164,3 +165,48 @@ def _parts(model: nn.Module) -> tuple[str, ViTConfig, dict[str, tuple[int, ...]]
     # heads and pooling it leaves out, and the family's configuration has them.
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return repr(model), find_family(model).config(model), shapes
+
+
+_SIZES = {192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 1280: "huge"}
+_N_TRIED = 60
+
+
+def likeliest_architecture(state: Mapping[str, Tensor]) -> str | None:
+    """The timm architecture that a state dict's names and shapes fit best, its head aside.
+
+    Args:
+        state: a state dict with timm's names.
+
+    Returns:
+        A name for which at least nine tenths of the tensors fit; None where there is none.
+
+    Example:
+        >>> likeliest_architecture(timm.create_model("deit3_small_patch16_224").state_dict())
+        'deit3_small_patch16_224'
+    """
+    patches = state.get("patch_embed.proj.weight")
+    if patches is None or patches.ndim != 4:
+        return None
+    size = _SIZES.get(patches.shape[0], "")
+    # Building each candidate takes a tenth of a second: names that only one module uses save most of them.
+    if any("relative_position" in name for name in state):
+        modules: tuple[str, ...] = ("beit",)
+    elif any(name.endswith((".gamma_1", ".q_bias", ".q_proj.weight")) for name in state):
+        modules = ("eva",)
+    else:
+        modules = ("vision_transformer", "deit", "eva")
+    names = [name for module in modules for name in timm.list_models(module=module)]
+    fitting = [name for name in names if f"patch{patches.shape[-1]}" in name and size in name]
+    wanted = {(name, tuple(tensor.shape)) for name, tensor in state.items() if not name.startswith("head")}
+    best, best_share = None, 0.9
+    for name in fitting[:_N_TRIED]:
+        try:
+            with torch.device("meta"):
+                built = timm.create_model(name).state_dict()
+        except (RuntimeError, AssertionError, TypeError, ValueError):  # not every model can be built so
+            continue
+        found = {(key, tuple(tensor.shape)) for key, tensor in built.items() if not key.startswith("head")}
+        share = len(wanted & found) / len(wanted | found)
+        if share > best_share:
+            best, best_share = name, share
+    return best

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import ArchitectureError, CheckpointError
 from ..files import whole
 from ..names import some
-from .architecture import Description, build, describe
+from .architecture import Description, build, describe, likeliest_architecture
 from .building import build_timm
 from .hooked_vit import HookedViT
 
@@ -208,7 +208,12 @@ def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         ),
     ]
     if complaints:
-        remedy = "Name the architecture that the weights belong to."
+        likely = likeliest_architecture(state)
+        remedy = (
+            f"Its weights look like those of '{likely}'."
+            if likely
+            else "Name the architecture that the weights belong to."
+        )
         if other and all(name.startswith("head") for name in other) and not (missing or surplus):
             n_classes = state[other[0]].shape[0]
             remedy = f"The head has {n_classes} classes: pass num_classes={n_classes}."

@@ -19,6 +19,20 @@ NamesFilter = None | str | Sequence[str] | Callable[[str], bool]
 HookFn = Callable[..., Tensor | None]
 
 
+# Hooks that not every architecture has, and which has them.
+_WHERE_IT_IS = {
+    "hook_pos_embed": "a model that adds a position embedding to its tokens",
+    "hook_embed_norm": "a model with a norm before block 0",
+    "hook_rot_q": "a model with rotary position embedding",
+    "hook_rot_k": "a model with rotary position embedding",
+    "hook_result": "a block whose heads are added up, with no norm after them,",
+    "hook_resid_mid": "a block whose MLP comes after its attention",
+    "hook_pre_linear": "a gated MLP",
+    "hook_scale": "a LayerNorm or RMS norm",
+    "hook_normalized": "a LayerNorm or RMS norm",
+}
+
+
 class ObservedRootModule(HookedRootModule):  # type: ignore[misc]  # untyped there
     """TransformerLens's root module, with observers beside its hooks, and names that are checked."""
 
@@ -168,8 +182,10 @@ class ObservedRootModule(HookedRootModule):  # type: ignore[misc]  # untyped the
         """Raise `HookError` for the first name that is no hook of this model."""
         for name in names:
             if name not in self.hook_dict:
+                reason = _WHERE_IT_IS.get(name.rsplit(".", 1)[-1])
+                why = f" Only {reason} has such a place." if reason else ""
                 raise HookError(
-                    f"'{name}' is not a hook of this model.",
+                    f"'{name}' is not a hook of this model.{why}",
                     expected=f"one of its {len(self.hook_dict)} hooks (nearest: "
                     f"{nearest(name, self.hook_dict)})",
                     remedy="See model.hook_names.",

@@ -36,6 +36,12 @@ def find_family(model: nn.Module) -> Family:
         if isinstance(model, family.classes):
             family.check(model)
             return family
+    if hasattr(model, "_orig_mod"):
+        raise FamilyError(
+            f"The module is a compiled {type(model._orig_mod).__name__}.",
+            expected="the module itself, whose steps the hooks have to reach",
+            remedy="Wrap the module as it was before torch.compile; a compiled graph has no places to hook.",
+        )
     known = ", ".join(sorted({cls.__name__ for family in _families for cls in family.classes}))
     raise FamilyError(
         f"{type(model).__module__}.{type(model).__name__} is of no family that vitlens can open.",
