@@ -11,6 +11,15 @@ NAMES = sorted(name for module in MODULES for name in timm.list_models(module=mo
 
 SMALL = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 64, "num_heads": 4, "num_classes": 5}
 
+# In evaluation they do nothing; in training mode every one draws, and has to draw what timm's draws.
+DROPOUTS = {
+    "drop_rate": 0.1,
+    "pos_drop_rate": 0.1,
+    "proj_drop_rate": 0.1,
+    "attn_drop_rate": 0.1,
+    "drop_path_rate": 0.2,
+}
+
 # What a name needs besides, because its own setting does not go with the small size.
 BESIDES = {
     # One number of key and value heads for each of its many layers.
@@ -21,7 +30,8 @@ BESIDES = {
 
 
 def small(name):
-    return timm.create_model(name, **SMALL | BESIDES.get(name, {}))
+    patches = {} if name in timm.list_models(module="beit") else {"patch_drop_rate": 0.25}
+    return timm.create_model(name, **SMALL | DROPOUTS | patches | BESIDES.get(name, {}))
 
 
 def test_all_names_are_tried():

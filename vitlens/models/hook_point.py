@@ -21,10 +21,6 @@ class Guard:
         self.active = False
         self.storages: set[int] = set()
 
-    def keep(self, activation: Tensor) -> None:
-        """Protect `activation` from the in-place hooks of later points."""
-        self.storages.add(activation.untyped_storage().data_ptr())
-
     def holds(self, activation: Tensor) -> bool:
         """Whether an observer keeps the storage of `activation`."""
         return bool(self.storages) and activation.untyped_storage().data_ptr() in self.storages
@@ -63,7 +59,11 @@ class HookPoint(LensHookPoint):  # type: ignore[misc]  # untyped there
         Raises:
             HookError: a hook returned something of another shape.
         """
-        return self.fire_and_tell(activation)[0]
+        if self.has_any_hook():
+            return self.fire_and_tell(activation)[0]
+        for observer in self.observers:
+            observer(activation)
+        return activation
 
     def fire_and_tell(self, activation: Tensor) -> tuple[Tensor, bool]:
         """Like `fire`, and say whether a hook wrote (returned another tensor, or changed it in place)."""

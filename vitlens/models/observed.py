@@ -142,9 +142,10 @@ class ObservedRootModule(HookedRootModule):  # type: ignore[misc]  # untyped the
         """
         if device is not None and torch.device(device) != activation.device:
             return activation.to(device)
-        if activation.untyped_storage().nbytes() > activation.numel() * activation.element_size():
+        storage = activation.untyped_storage()
+        if storage.nbytes() > activation.nbytes:
             return activation.clone()
-        self._guard.keep(activation)
+        self._guard.storages.add(storage.data_ptr())
         return activation
 
     @contextlib.contextmanager

@@ -75,7 +75,7 @@ class OpenedAttention(Opened):
             for point, heads in ((self.hook_q, q), (self.hook_k, k), (self.hook_v, v))
         )
         z = self.attend(*self.rotate(q, k, v, **context), **context)
-        return rearrange(fire_heads(self.hook_z, z), "batch head pos d_head -> batch pos (head d_head)")
+        return fire_heads(self.hook_z, z).transpose(1, 2).flatten(2)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as [batch head pos d_head], after q/k-norm."""

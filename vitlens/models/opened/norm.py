@@ -46,7 +46,14 @@ class OpenedNorm(Opened):
 
     def normalize(self, x: Tensor) -> tuple[Tensor, bool]:
         """Normalized rows before gain and bias, after both hooks, and whether one of them wrote."""
-        numerator, scale = fraction(self.native, x)
+        norm = self.native
+        if isinstance(norm, _CENTERED) and x.dtype == torch.float32 and not self.hook_scale.has_any_hook():
+            # LayerNorm's own kernel reads the rows once; its scale is only to look at.
+            normalized, _, inverse = torch.native_layer_norm(x, norm.normalized_shape, None, None, norm.eps)
+            if self.hook_scale.listens():
+                self.hook_scale.fire(inverse.reciprocal())
+            return self.hook_normalized.fire_and_tell(normalized)
+        numerator, scale = fraction(norm, x)
         scale, scale_written = self.hook_scale.fire_and_tell(scale)
         normalized, normalized_written = self.hook_normalized.fire_and_tell((numerator / scale).to(x.dtype))
         return normalized, scale_written or normalized_written

@@ -87,9 +87,10 @@ class ParallelAttention(Opened):
         """What each branch adds, after LayerScale and drop path."""
         branches = self.native.attns
         if not self.listens():
-            attended = [branch.ls(branch.attn(x)) for branch, x in zip(branches, inputs, strict=True)]
-        else:
-            attended = self._opened(inputs)
+            # One branch to its end before the next, as timm draws its dropout.
+            pairs = zip(branches, inputs, strict=True)
+            return [branch.drop_path(branch.ls(branch.attn(x))) for branch, x in pairs]
+        attended = self._opened(inputs)
         return [branch.drop_path(out) for branch, out in zip(branches, attended, strict=True)]
 
     def _opened(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -171,17 +172,18 @@ class ParallelMlp(Opened):
         """What each branch adds, after LayerScale and drop path."""
         branches = self.native.ffns
         if not self.listens():
-            computed = [branch.mlp(x) for branch, x in zip(branches, inputs, strict=True)]
-        else:
-            pre = [branch.mlp.fc1(x) for branch, x in zip(branches, inputs, strict=True)]
-            pre = self._shown(self.hook_pre, pre)
-            post = [branch.mlp.act(x) for branch, x in zip(branches, pre, strict=True)]
-            post = self._shown(self.hook_post, post)
-            computed = []
-            for branch, hidden in zip(branches, post, strict=True):
-                mlp = branch.mlp
-                computed.append(mlp.drop2(mlp.fc2(mlp.norm(mlp.drop1(hidden)))))
-        return [branch.drop_path(branch.ls(out)) for branch, out in zip(branches, computed, strict=True)]
+            pairs = zip(branches, inputs, strict=True)
+            return [branch.drop_path(branch.ls(branch.mlp(x))) for branch, x in pairs]
+        pre = [branch.mlp.fc1(x) for branch, x in zip(branches, inputs, strict=True)]
+        pre = self._shown(self.hook_pre, pre)
+        post = [branch.mlp.act(x) for branch, x in zip(branches, pre, strict=True)]
+        post = self._shown(self.hook_post, post)
+        outputs = []
+        for branch, hidden in zip(branches, post, strict=True):
+            mlp = branch.mlp
+            computed = mlp.drop2(mlp.fc2(mlp.norm(mlp.drop1(hidden))))
+            outputs.append(branch.drop_path(branch.ls(computed)))
+        return outputs
 
     @staticmethod
     def _shown(point: HookPoint, parts: list[Tensor]) -> list[Tensor]:
