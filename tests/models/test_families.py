@@ -1,5 +1,8 @@
 """A family is chosen by class; what cannot be opened rightly is refused with a reason."""
 
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -128,3 +131,33 @@ def test_caching_one_residual_stream_holds_that_tensor_and_no_other():
     wanted = {logits.untyped_storage().data_ptr(), cache[name].untyped_storage().data_ptr()}
     assert set(held) == wanted
     assert sum(held.values()) == 4 * (logits.numel() + 8 * 65 * 64)
+
+
+COMPILED = """
+import timm, torch, vitlens as vl
+model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2).eval()
+hooked, images = vl.HookedViT(model), torch.randn(1, 3, 32, 32)
+compiled = torch.compile(hooked, backend="eager")
+with torch.no_grad():
+    wanted = hooked(images)
+    assert torch.equal(compiled(images), wanted)
+    with hooked.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda x, hook: 0 * x)]):
+        assert not torch.equal(compiled(images), wanted)
+    assert torch.equal(compiled(images), wanted)
+    assert len(compiled.run_with_cache(images)[1]) == len(hooked.hook_names) - 2
+"""
+
+
+def test_a_compiled_hooked_model_keeps_its_hooks():
+    # In a process of its own: the compiler cannot see through the run-time checker of these tests.
+    result = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@torch.no_grad()
+def test_float16_runs():
+    model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+    hooked, images = vl.HookedViT(model.eval().half()), torch.randn(1, 3, 32, 32).half()
+    logits, cache = hooked.run_with_cache(images, names_filter=lambda name: "resid" in name or "ln" in name)
+    assert torch.equal(logits, hooked(images))
+    assert cache["blocks.0.ln1.hook_normalized"].dtype == torch.float16

@@ -123,6 +123,12 @@ class HookedViT(ObservedRootModule, NamedWeights):
             FamilyError: the model is of another type; the message lists those that can be carried over.
             CheckpointError: weights are missing or surplus.
             ArchitectureError: timm cannot represent a setting of the model.
+
+        Example:
+            >>> from transformers import ViTConfig, ViTForImageClassification
+            >>> config = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32)
+            >>> HookedViT.from_huggingface(ViTForImageClassification(config)).cfg.n_layers
+            2
         """
         from .huggingface import to_timm  # upward in this folder, and wanted by few
 
