@@ -44,3 +44,14 @@ def test_the_hooked_model_is_the_native_one(name):
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, 3, 32, 32, generator=generator)
     vl.testing.check_family(model, images)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "eva02_tiny_patch14_224"]
+)
+def test_a_model_of_any_image_size_is_opened_at_other_sizes(name):
+    kwargs = SMALL | {"dynamic_img_size": True, "num_heads": 4}
+    model = vl.HookedViT(vl.testing.randomize(timm.create_model(name, **kwargs)))
+    images = torch.randn(2, 3, 48, 24, generator=torch.Generator().manual_seed(0))
+    assert model.cfg.required_image_size is None
+    vl.testing.check_family(model, images)
