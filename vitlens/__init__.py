@@ -25,7 +25,16 @@ from .models import (
     to_huggingface_state_dict,
     weights_sha256,
 )
-from .running import Analysis, activations, measure, run, table
+from .running import (
+    Analysis,
+    GradientAnalysis,
+    PairedAnalysis,
+    Pass,
+    SetStatistic,
+    activations,
+    run,
+    table,
+)
 
 if TYPE_CHECKING:
     from . import report, saes, testing, training
@@ -41,9 +50,13 @@ __all__ = [
     "AttentionMap",
     "Comparison",
     "Family",
+    "GradientAnalysis",
     "HookedViT",
     "LogitLens",
+    "PairedAnalysis",
+    "Pass",
     "Prediction",
+    "SetStatistic",
     "ViTConfig",
     "activations",
     "compare",
@@ -52,7 +65,6 @@ __all__ = [
     "functional",
     "images",
     "load",
-    "measure",
     "names",
     "register_family",
     "report",

@@ -89,7 +89,7 @@ def test_one_forward_pass_serves_all_analyses(model):
 def test_checkpoints_are_measured_in_step_on_the_same_pixels(model):
     seen = []
     condition = {"mine": lambda pixels: seen.append(pixels.clone()) or pixels * 0.5}
-    data = vl.measure({"a": model, "b": model}, items(4), ANALYSES, conditions=[condition], progress=False)
+    data = vl.run({"a": model, "b": model}, items(4), ANALYSES, conditions=[condition], progress=False)
     assert len(seen) == 1
     same(data.sel(checkpoint="a", drop=True), data.sel(checkpoint="b", drop=True))
     assert data["correct_probability"].dims == ("checkpoint", "condition", "image")

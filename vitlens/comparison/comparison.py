@@ -16,10 +16,10 @@ import pandas as pd
 import xarray as xr
 
 from ..analyses import AttentionEntropy, LogitLens, Prediction
-from ..errors import ArchitectureError, ComparisonError
+from ..errors import ComparisonError
 from ..images import ImageDataset
 from ..models import HookedViT, weights_sha256
-from ..running import Analysis, measure
+from ..running import AnyAnalysis, run, same_architecture
 from .examples import choose, show
 from .features import match_features
 from .summary import summarize
@@ -111,7 +111,7 @@ def compare(
     models: Mapping[str, HookedViT],
     dataset: ImageDataset,
     *,
-    analyses: Sequence[Analysis] | None = None,
+    analyses: Sequence[AnyAnalysis] | None = None,
     conditions: Sequence[Any] = ("clean",),
     saes: Mapping[str, Sequence[Any]] | None = None,
     unrelated_model: HookedViT | None = None,
@@ -161,9 +161,9 @@ def compare(
     reference, model = next(iter(models.items()))
     if analyses is None:
         has_classes = model.cfg.n_classes > 0 and model.cfg.pool != "none"
-        classified: list[Analysis] = [Prediction(), LogitLens()] if has_classes else []
+        classified: list[AnyAnalysis] = [Prediction(), LogitLens()] if has_classes else []
         analyses = [*classified, AttentionEntropy()]
-    data = measure(
+    data = run(
         models,
         dataset,
         analyses,
@@ -203,16 +203,7 @@ def _check_models(models: Mapping[str, HookedViT]) -> None:
             expected="two or more",
             remedy='Pass {"base": ..., "tuned": ...}; for one model use vitlens.run.',
         )
-    (reference, first), *others = models.items()
-    for name, model in others:
-        differing = first.cfg.differences(model.cfg)
-        if differing:
-            said = ", ".join(f"{key} {mine!r} and {theirs!r}" for key, (mine, theirs) in differing.items())
-            raise ArchitectureError(
-                f"'{reference}' and '{name}' are of different architectures ({said}).",
-                expected="checkpoints of one architecture",
-                remedy="Compare checkpoints that were fine-tuned from one model without changing its shape.",
-            )
+    same_architecture(models)
 
 
 def _provenance(

@@ -11,7 +11,7 @@ import xarray as xr
 from ..analyses import AttentionMap, Prediction
 from ..images import batches, parse_conditions
 from ..models import HookedViT
-from ..running import Analysis, measure
+from ..running import Analysis, run
 
 
 def choose(dataset: Any, n: int) -> list[Any]:
@@ -39,7 +39,7 @@ def show(
         `correct_probability` (checkpoint, condition, image).
     """
     analyses: list[Analysis] = [AttentionMap(), Prediction()]
-    data = measure(models, items, analyses, conditions=conditions, seed=seed, progress=False)
+    data = run(models, items, analyses, conditions=conditions, seed=seed, progress=False)
     (batch,) = batches(items, len(items))
     shown = [
         condition.apply(batch.pixels, batch.image_ids, seed=seed)

@@ -1,10 +1,11 @@
 """Images: data sets, corruptions, conditions and spectra."""
 
-from .batches import Batch, ImageDataset, Item, batches, check, collate, n_images
-from .conditions import Condition, ConditionSpec, parse_condition, parse_conditions
+from .batches import batches, numbered_batches
+from .conditions import Condition, ConditionSpec, WhiteBox, parse_condition, parse_conditions
 from .corruption import CORRUPTIONS, Corruption, corrupt
 from .digits import digits
 from .folder import folder
+from .items import Batch, ImageDataset, Item, check, collate, known, n_images
 from .spectrum import Spectrum, spectrum
 
 __all__ = [
@@ -16,13 +17,16 @@ __all__ = [
     "ImageDataset",
     "Item",
     "Spectrum",
+    "WhiteBox",
     "batches",
     "check",
     "collate",
     "corrupt",
     "digits",
     "folder",
+    "known",
     "n_images",
+    "numbered_batches",
     "parse_condition",
     "parse_conditions",
     "spectrum",

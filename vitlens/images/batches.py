@@ -1,60 +1,16 @@
-"""What a data set is, and how it is read: once, in order, every item looked at as it comes."""
+"""How a data set is read: once, in order, every item looked at as it comes."""
 
 from __future__ import annotations
 
 import itertools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DatasetError, LabelError, PixelError, VitlensError
-from .pixels import Fault, pixel_fault
-
-
-class Item(TypedDict):
-    """One image of a data set. Further keys are allowed, and left alone.
-
-    Attributes:
-        pixels: in [0, 1], red, green and blue.
-        label: the index of its class.
-        image_id: its name, found once in the data set. Random streams and tables hang on it.
-    """
-
-    pixels: Float[Tensor, "3 height width"]
-    label: int
-    image_id: str
-
-
-ImageDataset: TypeAlias = Dataset[Any] | Iterable[Any]
-"""A data set of `Item`s: a torch `Dataset`, an `IterableDataset`, a sequence, or any iterable."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some images of a data set, in its order.
-
-    Attributes:
-        pixels: in [0, 1].
-        labels: the indices of their classes.
-        image_ids: their names.
-
-    Example:
-        >>> len(Batch(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), ("a", "b")))
-        2
-    """
-
-    pixels: Float[Tensor, "batch 3 height width"]
-    labels: Int64[Tensor, " batch"]
-    image_ids: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
+from ..errors import DatasetError, VitlensError
+from .items import Batch, ImageDataset, Item, add_id, check_size, checked_item, empty, stacked
 
 
 def batches(
@@ -88,6 +44,113 @@ def batches(
         >>> [len(batch) for batch in batches(items, batch_size=2, n_classes=5)]
         [2, 2, 1]
     """
+    items = _Items(dataset, n_classes, image_size)
+    return (batch for _, batch in _read(items, batch_size, num_workers, lambda number: True))
+
+
+def numbered_batches(
+    dataset: ImageDataset,
+    batch_size: int = 32,
+    *,
+    wanted: Callable[[int], bool] = lambda number: True,
+    n_classes: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    num_workers: int = 0,
+) -> Iterator[tuple[int, Batch]]:
+    """Some batches of a data set with their numbers, each the same whichever others are read.
+
+    Args:
+        dataset: as for `batches`.
+        batch_size: as for `batches`.
+        wanted: batch number, from 0 -> whether to read it. Of a data set with `__getitem__` and `__len__`
+            the others' items are not loaded; an iterable is drawn from, and what is not wanted dropped.
+        n_classes: as for `batches`.
+        image_size: as for `batches`.
+        num_workers: as for `batches`.
+
+    Returns:
+        (number, batch) in their order.
+
+    Raises:
+        DatasetError, PixelError, LabelError: as for `batches`, of the batches that are read.
+
+    Example:
+        >>> items = [{"pixels": torch.zeros(3, 8, 8), "label": i, "image_id": f"image {i}"} for i in range(5)]
+        >>> [(number, len(batch)) for number, batch in numbered_batches(items, 2, wanted=lambda n: n != 1)]
+        [(0, 2), (2, 1)]
+    """
+    return _read(_Items(dataset, n_classes, image_size), batch_size, num_workers, wanted)
+
+
+def _is_map_style(dataset: object) -> bool:
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+
+
+class _Items(Dataset[Item | VitlensError]):
+    """The checked items of a data set. What goes wrong is a value, to come home from a worker."""
+
+    def __init__(self, dataset: Any, n_classes: int | None, image_size: tuple[int, int] | None) -> None:
+        self.dataset = dataset
+        self._n_classes = n_classes
+        self._image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> Item | VitlensError:
+        return self._item(position, lambda: self.dataset[position])
+
+    def chunks(
+        self, batch_size: int, wanted: Callable[[int], bool]
+    ) -> Iterator[tuple[int, list[Item | VitlensError]]]:
+        """The items of each wanted batch with its number."""
+        if _is_map_style(self.dataset):
+            for number, positions in _places(len(self), batch_size, wanted):
+                yield number, [self[position] for position in positions]
+            return
+        iterator = iter(self.dataset)
+        for number in itertools.count():
+            positions = range(number * batch_size, (number + 1) * batch_size)
+            chunk: list[Item | VitlensError] = []
+            try:
+                for position in positions:
+                    if wanted(number):
+                        chunk.append(self._item(position, iterator.__next__))
+                    else:
+                        _loaded(f"{position} of the data set", iterator.__next__)
+            except StopIteration:
+                if chunk:
+                    yield number, chunk
+                return
+            if chunk:
+                yield number, chunk
+
+    def _item(self, position: int, load: Callable[[], Any]) -> Item | VitlensError:
+        place = f"{position} of the data set"
+        try:
+            return checked_item(_loaded(place, load), place, self._n_classes, self._image_size)
+        except VitlensError as error:
+            return error
+
+
+def _loaded(place: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (VitlensError, StopIteration):
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"Item {place} cannot be loaded ({type(error).__name__}: {error}).",
+            expected="an item for every position",
+            remedy="Load it by hand to see where it fails, or leave it out.",
+        ) from error
+
+
+def _read(
+    items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool]
+) -> Iterator[tuple[int, Batch]]:
+    """Batches from here or from workers; what can be checked before reading is checked in the call."""
+    dataset = items.dataset
     if batch_size < 1 or num_workers < 0:
         raise DatasetError(
             f"batch_size is {batch_size} and num_workers is {num_workers}.",
@@ -106,277 +169,51 @@ def batches(
             expected="num_workers=0, or a data set with __getitem__ and __len__",
             remedy="Set num_workers=0: shared among workers, an iterable would lose its order.",
         )
-    return _read(_Items(dataset, n_classes, image_size), batch_size, num_workers)
+    return _reading(items, batch_size, num_workers, wanted)
 
 
-def collate(items: Sequence[Any], n_classes: int | None = None) -> Batch:
-    """Make a batch of items, looked at like those of `batches`; for a `DataLoader` of one's own.
-
-    Args:
-        items: at least one `Item`. An image may come twice.
-        n_classes: the model's number of classes; None leaves labels unchecked.
-
-    Returns:
-        The items, in their order.
-
-    Raises:
-        DatasetError: an item is no such mapping.
-        PixelError: pixels are not float32 in [0, 1], or differ in size.
-        LabelError: a label is no whole number, or none of the classes.
-
-    Example:
-        >>> items = [{"pixels": torch.zeros(3, 8, 8), "label": i, "image_id": f"image {i}"} for i in range(5)]
-        >>> collate(items).labels
-        tensor([0, 1, 2, 3, 4])
-    """
-    return _stacked(
-        [_checked_item(item, f"{place} of the batch", n_classes) for place, item in enumerate(items)]
-    )
-
-
-def n_images(dataset: ImageDataset) -> int | None:
-    """How many images a data set has, where it says so.
-
-    Example:
-        >>> n_images([]), n_images(iter([]))
-        (0, None)
-    """
-    try:
-        return len(dataset)  # type: ignore[arg-type]  # that it may have none is the question
-    except TypeError:
-        return None
-
-
-def check(dataset: ImageDataset, n_classes: int | None = None) -> None:
-    """Look at what a data set knows of itself, before any pixel is loaded.
-
-    Reads the attributes `labels` and `image_ids`, each with a value for every image, through any
-    `torch.utils.data.Subset`, and the items of a list or tuple. A data set without them passes, and is
-    looked at item by item as it is read.
-
-    Args:
-        dataset: as for `batches`.
-        n_classes: the model's number of classes; None leaves labels unchecked.
-
-    Raises:
-        LabelError: a label is none of the classes.
-        DatasetError: the data set is empty, or an image id is found twice.
-
-    Example:
-        >>> check([])
-        Traceback (most recent call last):
-        ...
-        vitlens.errors.DatasetError: The data set has no images. ...
-    """
-    if n_images(dataset) == 0:
-        raise _empty()
-    ids, labels = known(dataset, "image_ids"), known(dataset, "labels")
-    seen: set[str] = set()
-    for image_id in ids:
-        _add_id(image_id, seen)
-    for position, label in enumerate(labels):
-        _checked_label(label, ids[position] if ids else f"number {position}", n_classes)
-
-
-_KEYS = {"image_ids": "image_id", "labels": "label"}
-
-
-def known(dataset: Any, name: str) -> list[Any]:
-    """What a data set knows of each image without loading it.
-
-    Args:
-        dataset: as for `batches`.
-        name: `image_ids` or `labels`: an attribute of the data set, or in the items of a list or tuple.
-
-    Returns:
-        A value for each image; empty where there is none, or the attribute means something else.
-    """
-    if isinstance(dataset, Subset):
-        whole = known(dataset.dataset, name)
-        return [whole[index] for index in dataset.indices] if whole else []
-    if isinstance(dataset, list | tuple):
-        key = _KEYS[name]
-        inside = [item[key] for item in dataset if isinstance(item, Mapping) and key in item]
-        return inside if len(inside) == len(dataset) else []
-    values = getattr(dataset, name, [])
-    return list(values) if hasattr(values, "__len__") and len(values) == n_images(dataset) else []
-
-
-def _is_map_style(dataset: object) -> bool:
-    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-
-
-class _Items(Dataset[Item | VitlensError]):
-    """The checked items of a data set. What goes wrong is a value, to come home from a worker."""
-
-    def __init__(self, dataset: Any, n_classes: int | None, image_size: tuple[int, int] | None) -> None:
-        self._dataset = dataset
-        self._n_classes = n_classes
-        self._image_size = image_size
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, position: int) -> Item | VitlensError:
-        return self._item(position, lambda: self._dataset[position])
-
-    def __iter__(self) -> Iterator[Item | VitlensError]:
-        if _is_map_style(self._dataset):
-            for position in range(len(self)):
-                yield self[position]
-            return
-        iterator = iter(self._dataset)
-        for position in itertools.count():
-            try:
-                yield self._item(position, iterator.__next__)
-            except StopIteration:
-                return
-
-    def _item(self, position: int, load: Callable[[], Any]) -> Item | VitlensError:
-        place = f"{position} of the data set"
-        try:
-            return _checked_item(_loaded(place, load), place, self._n_classes, self._image_size)
-        except VitlensError as error:
-            return error
-
-
-def _loaded(place: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except (VitlensError, StopIteration):
-        raise
-    except Exception as error:
-        raise DatasetError(
-            f"Item {place} cannot be loaded ({type(error).__name__}: {error}).",
-            expected="an item for every position",
-            remedy="Load it by hand to see where it fails, or leave it out.",
-        ) from error
-
-
-def _read(items: _Items, batch_size: int, num_workers: int) -> Iterator[Batch]:
-    """Batches from here or from workers, and what only shows across batches."""
-    loaded: Iterable[Batch | VitlensError]
+def _reading(
+    items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool]
+) -> Iterator[tuple[int, Batch]]:
+    """The reading itself, and what only shows across batches."""
+    loaded: Iterable[tuple[int, Batch | VitlensError]]
     if num_workers:
-        # A generator of its own: DataLoader would draw from torch's.
-        own = torch.Generator().manual_seed(0)
-        loaded = DataLoader(items, batch_size, num_workers=num_workers, collate_fn=_gathered, generator=own)
+        places = list(_places(len(items), batch_size, wanted))
+        loader = DataLoader(
+            items,
+            batch_sampler=[list(positions) for _, positions in places],
+            num_workers=num_workers,
+            prefetch_factor=4,
+            collate_fn=_gathered,
+            generator=torch.Generator().manual_seed(0),  # its own: DataLoader would draw from torch's
+        )
+        loaded = zip((number for number, _ in places), loader, strict=True)
     else:
-        loaded = map(_gathered, _chunks(iter(items), batch_size))
+        loaded = ((number, _gathered(chunk)) for number, chunk in items.chunks(batch_size, wanted))
     seen: set[str] = set()
     size: tuple[int, int] | None = None
-    for batch in loaded:
+    for number, batch in loaded:
         if isinstance(batch, VitlensError):
             raise batch
-        _check_size(batch.pixels, batch.image_ids[0], size)
+        check_size(batch.pixels, batch.image_ids[0], size)
         size = (batch.pixels.shape[-2], batch.pixels.shape[-1])
         for image_id in batch.image_ids:
-            _add_id(image_id, seen)
-        yield batch
-    if not seen:
-        raise _empty()
+            add_id(image_id, seen)
+        yield number, batch
+    if not seen and wanted(0):
+        raise empty()
 
 
-def _chunks(items: Iterator[Item | VitlensError], batch_size: int) -> Iterator[list[Item | VitlensError]]:
-    while chunk := list(itertools.islice(items, batch_size)):
-        yield chunk
+def _places(n_items: int, batch_size: int, wanted: Callable[[int], bool]) -> Iterator[tuple[int, range]]:
+    """The number of each wanted batch, and where its items stand."""
+    for number, start in enumerate(range(0, n_items, batch_size)):
+        if wanted(number):
+            yield number, range(start, min(start + batch_size, n_items))
 
 
 def _gathered(items: Sequence[Item | VitlensError]) -> Batch | VitlensError:
     # Stacked where they were loaded: a tensor for each image would cost a worker a file handle apiece.
     try:
-        return _stacked(items)
+        return stacked(items)
     except VitlensError as error:
         return error
-
-
-def _stacked(items: Sequence[Item | VitlensError]) -> Batch:
-    size: tuple[int, int] | None = None
-    good: list[Item] = []
-    for item in items:
-        if isinstance(item, VitlensError):
-            raise item
-        _check_size(item["pixels"], item["image_id"], size)
-        size = (item["pixels"].shape[-2], item["pixels"].shape[-1])
-        good.append(item)
-    return Batch(
-        pixels=torch.stack([item["pixels"] for item in good]),
-        labels=torch.tensor([item["label"] for item in good]),
-        image_ids=tuple(item["image_id"] for item in good),
-    )
-
-
-def _checked_item(
-    item: Any, place: str, n_classes: int | None = None, image_size: tuple[int, int] | None = None
-) -> Item:
-    try:
-        pixels, label, image_id = item["pixels"], item["label"], item["image_id"]
-    except (KeyError, TypeError, IndexError) as error:
-        keys = (
-            f"has the keys {sorted(map(str, item))}"
-            if isinstance(item, Mapping)
-            else f"is a {type(item).__name__}"
-        )
-        raise DatasetError(
-            f"Item {place} {keys}.",
-            expected="a mapping with the keys 'pixels', 'label' and 'image_id'",
-            remedy="Wrap the data set in one that returns such items.",
-        ) from error
-    if not isinstance(image_id, str):
-        raise DatasetError(
-            f"The image id of item {place} is {image_id!r}.",
-            expected="a string",
-            remedy="Give a name that stays with the image, such as its path; str(index) will do.",
-        )
-    fault = pixel_fault(pixels, ("3", "height", "width"))
-    if fault is None and pixels.dtype != torch.float32:
-        fault = Fault(f"are {pixels.dtype}", "Convert them: pixels.float().")
-    if fault is not None:
-        raise PixelError(
-            f"The pixels of image '{image_id}' {fault.given}.",
-            expected="float32 in [0, 1], [3 height width]",
-            remedy=fault.remedy,
-        )
-    _check_size(pixels, image_id, image_size)
-    return Item(pixels=pixels, label=_checked_label(label, image_id, n_classes), image_id=image_id)
-
-
-def _check_size(pixels: Tensor, image_id: str, image_size: tuple[int, int] | None) -> None:
-    height, width = pixels.shape[-2:]
-    if image_size is not None and (height, width) != tuple(image_size):
-        raise PixelError(
-            f"Image '{image_id}' has {height} × {width} pixels (height × width).",
-            expected=f"{image_size[0]} × {image_size[1]}, the model's size or that of the images before it",
-            remedy="Resize and crop every image alike; vitlens.images.folder does it as the model asks.",
-        )
-
-
-def _checked_label(label: Any, image_id: str, n_classes: int | None) -> int:
-    try:
-        index = operator.index(label)
-    except TypeError:
-        index = None
-    if index is not None and (n_classes is None or 0 <= index < n_classes):
-        return index
-    raise LabelError(
-        f"The label of image '{image_id}' is {label!r}.",
-        expected="a whole number" if n_classes is None else f"a whole number from 0 to {n_classes - 1}",
-        remedy="Give the index of the class, in the order of the model's outputs.",
-    )
-
-
-def _add_id(image_id: str, seen: set[str]) -> None:
-    if image_id in seen:
-        raise DatasetError(
-            f"The image id '{image_id}' is found twice.",
-            expected="ids that are unique in the data set",
-            remedy="Name each image apart: two of one name would share noise, and could not be joined.",
-        )
-    seen.add(image_id)
-
-
-def _empty() -> DatasetError:
-    return DatasetError(
-        "The data set has no images.",
-        expected="at least one item",
-        remedy="Check how it was made; a generator is used up after one pass.",
-    )

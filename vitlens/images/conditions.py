@@ -18,12 +18,31 @@ _ATTACK = re.compile(r"[a-z_0-9]+:|(?:fgsm|pgd)\b")
 
 
 @dataclass(frozen=True)
+class WhiteBox:
+    """An operation that looks inside the model, such as an attack: each checkpoint gets pixels of its own.
+
+    Analyses that pair the activations of two checkpoints refuse it.
+
+    Attributes:
+        operation: (model, pixels [batch 3 height width] in [0, 1], labels [batch]) -> the same pixels'
+            shape, in [0, 1]. It is called without gradients; enable them inside.
+
+    Example:
+        >>> parse_condition({"mine": WhiteBox(lambda model, pixels, labels: pixels / 2)}).shares_pixels
+        False
+    """
+
+    operation: Callable[[Any, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Condition:
     """Something that is done to the images before a model sees them.
 
     Attributes:
         name: what it is called in tables: the string itself, such as "gaussian_blur@3".
-        corruption: a key of `CORRUPTIONS`, one's own operation on a batch, or None for clean images.
+        corruption: a key of `CORRUPTIONS`, one's own operation on a batch, a `WhiteBox`, or None for clean
+            images.
         severity: 1 to 5 for a key of `CORRUPTIONS`, else None.
 
     Raises:
@@ -37,7 +56,7 @@ class Condition:
     """
 
     name: str
-    corruption: str | Callable[[Tensor], Tensor] | None = None
+    corruption: str | Callable[[Tensor], Tensor] | WhiteBox | None = None
     severity: int | None = None
 
     def __post_init__(self) -> None:
@@ -45,8 +64,20 @@ class Condition:
             find_corruption(self.corruption)
             check_severity(self.corruption, self.severity)
 
+    @property
+    def shares_pixels(self) -> bool:
+        """Whether all checkpoints see the same pixels."""
+        return not isinstance(self.corruption, WhiteBox)
+
     def apply(
-        self, pixels: Tensor, image_ids: Sequence[str], *, seed: int = 0, step: int | None = None
+        self,
+        pixels: Tensor,
+        image_ids: Sequence[str],
+        *,
+        seed: int = 0,
+        step: int | None = None,
+        model: Any = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The images under this condition.
 
@@ -55,6 +86,8 @@ class Condition:
             image_ids: one for each image.
             seed: the study's seed.
             step: the training step, where each step shall draw anew.
+            model: the model that will see them; a white-box condition asks it.
+            labels: [batch] the correct classes; a white-box condition may want them.
 
         Returns:
             The same shape, in [0, 1]; clean images are handed back as they are.
@@ -69,7 +102,17 @@ class Condition:
             severity = check_severity(self.corruption, self.severity)
             return corrupt(pixels, self.corruption, severity, image_ids=image_ids, seed=seed, step=step)
         # A copy: an operation that writes in place must not reach the clean images.
-        changed = self.corruption(pixels.clone())
+        own = pixels.clone()
+        if isinstance(self.corruption, WhiteBox):
+            if model is None or labels is None:
+                raise ConditionError(
+                    f"The condition '{self.name}' looks inside the model, and there is none here.",
+                    expected="a condition that changes pixels alone",
+                    remedy="Use it with vitlens.run, which has a model and labels.",
+                )
+            changed = self.corruption.operation(model, own, labels)
+        else:
+            changed = self.corruption(own)
         fault = pixel_fault(changed, BATCH_AXES)
         given = None if fault is None else fault.given
         if given is None and (changed.shape, changed.dtype) != (pixels.shape, pixels.dtype):
@@ -83,8 +126,8 @@ class Condition:
         return changed
 
 
-ConditionSpec: TypeAlias = str | Condition | Mapping[str, Callable[[Tensor], Tensor]]
-"""What names a condition: "clean", "gaussian_blur@3", {"name": callable}, or a `Condition`."""
+ConditionSpec: TypeAlias = str | Condition | Mapping[str, Callable[[Tensor], Tensor] | WhiteBox]
+"""What names a condition: "clean", "gaussian_blur@3", {"name": callable or WhiteBox}, or a `Condition`."""
 
 
 def parse_condition(spec: ConditionSpec) -> Condition:
@@ -187,7 +230,12 @@ def _from_string(spec: str) -> tuple[Condition, ...]:
 
 def _own(name: Any, operation: Any) -> Condition:
     taken = isinstance(name, str) and (name == "clean" or name.partition("@")[0] in CORRUPTIONS)
-    if not isinstance(name, str) or not name or taken or not callable(operation):
+    if (
+        not isinstance(name, str)
+        or not name
+        or taken
+        or not (callable(operation) or isinstance(operation, WhiteBox))
+    ):
         raise ConditionError(
             f"A condition of your own is {name!r}: {operation!r}.",
             expected="a name that no condition of vitlens has, and a callable",

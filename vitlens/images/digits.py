@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ..errors import DatasetError
-from .batches import Item
+from .items import Item
 
 SPLIT_SEED = 0
 """Which images are for testing is drawn from this seed."""

@@ -16,8 +16,8 @@ from torchvision.transforms import Compose, Normalize
 from ..errors import DatasetError, LabelError
 from ..models import HookedViT
 from ..names import nearest
-from .batches import Item
 from .decoding import SUFFIXES, read_rgb
+from .items import Item
 
 _DATA_CONFIG = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 _WORDNET_ID = re.compile(r"n\d{8}")

@@ -1,8 +1,33 @@
 """Running: one forward pass per batch and condition for all analyses together."""
 
 from .activations import activations
-from .analysis import Analysis, Reduction
-from .engine import measure, run
+from .analysis import (
+    Analysis,
+    AnyAnalysis,
+    GradientAnalysis,
+    PairedAnalysis,
+    Pass,
+    Reduction,
+    SetStatistic,
+    State,
+)
+from .engine import run, same_architecture
+from .passes import forward, measuring
 from .table import table
 
-__all__ = ["Analysis", "Reduction", "activations", "measure", "run", "table"]
+__all__ = [
+    "Analysis",
+    "AnyAnalysis",
+    "GradientAnalysis",
+    "PairedAnalysis",
+    "Pass",
+    "Reduction",
+    "SetStatistic",
+    "State",
+    "activations",
+    "forward",
+    "measuring",
+    "run",
+    "same_architecture",
+    "table",
+]

@@ -1,9 +1,18 @@
-"""What an analysis is: it names hooks and turns one batch into labelled values per image."""
+"""What an analysis is: it names hooks and turns one batch into labelled values per image.
+
+Four small protocols, told apart by their methods:
+
+    Analysis           __call__    one model's pass                        -> values per image
+    PairedAnalysis     compare     two checkpoints' passes, same pixels    -> values per image
+    GradientAnalysis   attribute   one model's pass and its gradients      -> values per image
+    SetStatistic       finish      sums over a set, batch by batch         -> values of the set
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import xarray as xr
 from torch import Tensor
@@ -11,15 +20,34 @@ from torch import Tensor
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
 
-Reduction = Callable[[Tensor], Tensor] | None
+Reduction: TypeAlias = Callable[[Tensor], Tensor] | None
 """Applied to an activation as it streams by; None keeps it whole."""
+
+State: TypeAlias = dict[str, Tensor]
+"""What a `SetStatistic` has added up so far."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One model's forward pass over a batch, as one analysis sees it.
+
+    Attributes:
+        model: the model that was run.
+        cache: what the analysis's `hooks` asked for, reduced; nothing else.
+        logits: [batch n_classes].
+    """
+
+    model: HookedViT
+    cache: ActivationCache
+    logits: Tensor
 
 
 @runtime_checkable
 class Analysis(Protocol):
     """An analysis knows no data set, no checkpoint and no plot; it never aggregates over images.
 
-    Write one as a small frozen dataclass.
+    Write one as a small frozen dataclass. Its `repr` names it when a stored run is resumed. With an attribute
+    `image_ids` (a tuple of ids) it is made of those images only, and its rows stand along `named_image`.
     """
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
@@ -37,6 +65,85 @@ class Analysis(Protocol):
             model: the model that was run.
             cache: what `hooks` asked for, reduced; nothing else.
             logits: [batch n_classes].
-            batch: the pixels that the model saw, with labels and image ids.
+            batch: the pixels that the model saw, with labels and image ids, on the model's device.
         """
         ...
+
+
+@runtime_checkable
+class PairedAnalysis(Protocol):
+    """Sees the passes of two checkpoints over the same pixels.
+
+    It is made for every checkpoint against the first, the first against itself included.
+    """
+
+    def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
+        """As in `Analysis`; asked of each checkpoint."""
+        ...
+
+    def compare(self, reference: Pass, checkpoint: Pass, batch: Batch) -> xr.Dataset:
+        """Values of one batch; the first dim of every variable is `image`.
+
+        Args:
+            reference: the first checkpoint's pass.
+            checkpoint: the pass of the checkpoint whose row is filled.
+            batch: the pixels that both saw.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientAnalysis(Protocol):
+    """Reads gradients of the correct class's logit, from one backward pass for all such analyses together."""
+
+    def gradient_hooks(self, model: HookedViT) -> Sequence[str]:
+        """The hooks whose activation and gradient are wanted.
+
+        Raises:
+            AnalysisError: the analysis cannot run on this model.
+        """
+        ...
+
+    def attribute(
+        self, model: HookedViT, cache: ActivationCache, gradients: ActivationCache, batch: Batch
+    ) -> xr.Dataset:
+        """Values of one batch; the first dim of every variable is `image`.
+
+        Args:
+            model: the model that was run.
+            cache: the activations at `gradient_hooks`, detached.
+            gradients: the gradients of each image's own correct-class logit with respect to them.
+            batch: the pixels that the model saw.
+        """
+        ...
+
+
+@runtime_checkable
+class SetStatistic(Protocol):
+    """What exists only over a set of images, such as CKA, from sums in one pass.
+
+    Under `run` with one model, the checkpoint is its own reference.
+    """
+
+    def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
+        """As in `Analysis`; asked of each checkpoint."""
+        ...
+
+    def update(self, state: State | None, reference: Pass, checkpoint: Pass, batch: Batch) -> State:
+        """The sums with one batch added; `state` is None for the first, and may be changed in place.
+
+        Keep sums in float64. They are held on the CPU between batches where the run is stored or shared.
+        """
+        ...
+
+    def merge(self, state: State, other: State) -> State:
+        """The sums of two disjoint sets of images."""
+        ...
+
+    def finish(self, state: State) -> xr.Dataset:
+        """The statistic; no variable has the dim `image`."""
+        ...
+
+
+AnyAnalysis: TypeAlias = Analysis | PairedAnalysis | GradientAnalysis | SetStatistic
+"""Whatever `run` can make."""

@@ -2,48 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..errors import AnalysisError
-from ..images import Batch, ImageDataset, batches, check, n_images, parse_conditions
-from ..models import HookedViT
-from .analysis import Analysis
-from .passes import check_hooks, forward, measuring
+from ..errors import AnalysisError, ArchitectureError
+from ..images import (
+    Condition,
+    ImageDataset,
+    check,
+    known,
+    n_images,
+    numbered_batches,
+    parse_conditions,
+)
+from ..models import HookedViT, weights_sha256
+from .analysis import AnyAnalysis
+from .measurement import Measurement, Sums
+from .passes import check_precision, measuring
+from .ranks import Ranks, ranks
+from .rows import joined
+from .store import Store
 
 
 def run(
-    model: HookedViT,
+    model: HookedViT | Mapping[str, HookedViT],
     dataset: ImageDataset,
-    analyses: Sequence[Analysis],
+    analyses: Sequence[AnyAnalysis],
     *,
     conditions: Sequence[Any] = ("clean",),
     batch_size: int = 32,
     seed: int = 0,
+    precision: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    shard_images: int = 256,
     num_workers: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Measure a model on images under conditions.
+    """Measure a model, or several checkpoints in step, on images under conditions.
+
+    Each image is read once and corrupted once for all checkpoints, and one forward pass per batch,
+    condition and checkpoint serves all analyses. Memory does not grow with the number of images beyond
+    their rows; with `output`, rows are kept there as they come.
+
+    Under `torchrun` or `accelerate launch` each process measures its share of the batches, and each returns
+    the whole result: every image once, in order, the same numbers that a single process gives. The folder
+    of `output` has to be one that all processes see. Sums of set statistics are added up in another order,
+    so those agree to rounding in float64.
 
     Args:
-        model: the model; it is run in evaluation mode and left as it was.
+        model: the model, or checkpoint name -> model, all of one architecture, the first of which paired
+            analyses refer to. Each is run in evaluation mode and left as it was.
         dataset: items `{"pixels": [3 height width] in [0, 1], "label": int, "image_id": str}`: a torch
             Dataset, a sequence or an iterable, read once.
-        analyses: what to measure.
+        analyses: what to measure: `Analysis`, `PairedAnalysis`, `GradientAnalysis` and `SetStatistic`.
         conditions: `"clean"`, `"gaussian_blur@3"`, or one's own `{"name": callable on a batch}`.
         batch_size: images in a forward pass; no value depends on it but by rounding.
         seed: of the corruptions; they depend on (seed, image id, corruption, severity) alone.
-        num_workers: processes that load images.
-        progress: show a bar.
+        precision: `"bfloat16"` or `"float16"` runs the matrix products in mixed precision; None keeps the
+            model's own. What analyses compute from activations is float32.
+        output: a folder to write rows to as they come. A run that was killed goes on where it stopped when
+            it is called again, and gives the same result; one that is complete is read back. It is told
+            from other runs by weights, conditions, analyses (their `repr`), seed, batch size, precision and
+            image ids.
+        shard_images: with `output`, how many images are written together; so many are measured again after
+            a kill, at most.
+        num_workers: processes that load images ahead of the model; with 0 they are loaded in between.
+        progress: show a bar with images (times conditions), rate and condition.
 
     Returns:
-        Every analysis's variables, with dims (condition, image, ...).
+        Every analysis's variables, with dims (condition, image, ...), and `checkpoint` before them where
+        several were given. Set statistics have no `image`; what an analysis made of named images only
+        stands along `named_image`.
 
     Raises:
-        AnalysisError: two analyses give a variable of one name, or one breaks the protocol.
+        AnalysisError: two analyses give a variable of one name, one breaks the protocol or cannot run on
+            this model, or `output` holds another run.
+        ArchitectureError: the checkpoints are of different architectures.
         ConditionError, DatasetError, LabelError, PixelError: what is asked for or given cannot be used.
 
     Example:
@@ -54,146 +94,195 @@ def run(
         >>> data = vl.run(model, images, [vl.Prediction()], conditions=conditions, progress=False)
         >>> dict(data.sizes)
         {'condition': 2, 'image': 4}
+        >>> both = vl.run({"a": model, "b": model}, images, [vl.Prediction()], progress=False)
+        >>> dict(both.sizes)
+        {'checkpoint': 2, 'condition': 1, 'image': 4}
     """
-    data = measure(
-        {"model": model},
-        dataset,
-        analyses,
-        conditions=conditions,
-        batch_size=batch_size,
-        seed=seed,
-        num_workers=num_workers,
-        progress=progress,
-    )
-    return data.isel(checkpoint=0, drop=True)
+    models = {"model": model} if isinstance(model, HookedViT) else dict(model)
+    asked = parse_conditions(conditions)
+    same_architecture(models)
+    check_precision(precision)
+    if shard_images < 1:
+        raise AnalysisError(
+            f"shard_images is {shard_images}.", expected="1 or more", remedy="Leave it out for 256."
+        )
+    first = next(iter(models.values()))
+    check(dataset, first.cfg.n_classes or None)
+    measurement = Measurement(models, asked, analyses, precision, seed)
+    measurement.check_named(known(dataset, "image_ids"))
+    with ranks() as shared:
+        if output is not None:
+            part_images: int | None = shard_images
+        else:
+            # In memory a part is what a process takes at a time: alone, everything.
+            part_images = batch_size if shared.n_ranks > 1 else None
+        reading = _Reading(dataset, batch_size, num_workers, part_images)
+        store = None
+        if output is not None:
+            described = _manifest(models, asked, analyses, reading, seed, precision, shard_images)
+            store = _opened(output, described, shared)
+        with measuring(list(models.values())):
+            data = _measured(measurement, reading, store, shared, progress)
+    return data if not isinstance(model, HookedViT) else data.isel(checkpoint=0, drop=True)
 
 
-def measure(
-    models: Mapping[str, HookedViT],
-    dataset: ImageDataset,
-    analyses: Sequence[Analysis],
-    *,
-    conditions: Sequence[Any] = ("clean",),
-    batch_size: int = 32,
-    seed: int = 0,
-    num_workers: int = 0,
-    progress: bool = True,
-) -> xr.Dataset:
-    """`run` for several checkpoints in step: each image is read once and corrupted once for all of them.
-
-    Args:
-        models: checkpoint name -> model.
-        dataset: as in `run`.
-        analyses: as in `run`; all are made on every checkpoint.
-        conditions: as in `run`.
-        batch_size: as in `run`.
-        seed: as in `run`.
-        num_workers: as in `run`.
-        progress: as in `run`.
-
-    Returns:
-        Every analysis's variables, with dims (checkpoint, condition, image, ...).
+def same_architecture(models: Mapping[str, HookedViT]) -> None:
+    """Raise `ArchitectureError` where checkpoints have different shapes.
 
     Raises:
-        AnalysisError, ConditionError, DatasetError, LabelError, PixelError: as in `run`.
+        AnalysisError: there is no checkpoint.
+        ArchitectureError: their configurations differ.
     """
-    asked = parse_conditions(conditions)
-    wanted = {name: _wanted(model, analyses) for name, model in models.items()}
-    n_classes = min(model.cfg.n_classes for model in models.values()) or None
-    size = next((model.cfg.required_image_size for model in models.values()), None)
-    check(dataset, n_classes)
-    total = n_images(dataset)
-    rows = _Rows()
+    if not models:
+        raise AnalysisError(
+            "There is no checkpoint.", expected="one or more", remedy='Pass {"base": model, "tuned": other}.'
+        )
+    (reference, first), *others = models.items()
+    for name, model in others:
+        differing = first.cfg.differences(model.cfg)
+        if differing:
+            said = ", ".join(f"{key} {mine!r} and {theirs!r}" for key, (mine, theirs) in differing.items())
+            raise ArchitectureError(
+                f"'{reference}' and '{name}' are of different architectures ({said}).",
+                expected="checkpoints of one architecture",
+                remedy="Compare checkpoints that were fine-tuned from one model without changing its shape.",
+            )
+
+
+class _Reading:
+    """How a data set is cut: into batches, and those into parts that are measured and kept together."""
+
+    def __init__(
+        self, dataset: ImageDataset, batch_size: int, num_workers: int, part_images: int | None
+    ) -> None:
+        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
+        self.n_images = n_images(dataset)
+        self._batches_per_part = None if part_images is None else max(1, part_images // max(1, batch_size))
+
+    def part_of(self, batch_number: int) -> int:
+        """The part that a batch belongs to."""
+        return 0 if self._batches_per_part is None else batch_number // self._batches_per_part
+
+    def n_images_in(self, wanted: Callable[[int], bool]) -> int | None:
+        """Images in the wanted parts, where the data set says how many it has."""
+        if self.n_images is None:
+            return None
+        starts = range(0, self.n_images, self.batch_size)
+        sizes = (min(self.batch_size, self.n_images - start) for start in starts)
+        return sum(size for number, size in enumerate(sizes) if wanted(self.part_of(number)))
+
+
+def _measured(
+    measurement: Measurement, reading: _Reading, store: Store | None, shared: Ranks, progress: bool
+) -> xr.Dataset:
+    """This process's share, and then everybody's."""
+    tables: dict[int, xr.Dataset] = {}
+    sums = Sums(measurement)
+    with shared.together("measuring"):
+        _measure_share(measurement, reading, store, shared, progress, tables, sums)
+    if store is not None:
+        data = joined(store.rows(sorted(store.measured())))
+        everyones = [packed for packed, _ in store.sums().values()]
+    else:
+        gathered = [part for each in shared.gather(tables, "rows") for part in each.items()]
+        data = joined(table for _, table in sorted(gathered, key=lambda part: part[0]))
+        everyones = shared.gather(sums.packed(), "sums")
+    total = Sums(measurement)
+    for packed in everyones:
+        total.add(packed)
+    return total.finished(data)
+
+
+def _measure_share(
+    measurement: Measurement,
+    reading: _Reading,
+    store: Store | None,
+    shared: Ranks,
+    progress: bool,
+    tables: dict[int, xr.Dataset],
+    sums: Sums,
+) -> None:
+    """Measure the parts that are this process's and not yet measured."""
+    has_sums = bool(measurement.set_statistics)
+    rows_of = {} if store is None else store.measured()
+    stored_sums = store.sums() if store is not None and has_sums else {}
+    packed, covered = stored_sums.get(shared.rank, ({}, []))
+    sums.add(packed)
+    summed = {part for _, parts in stored_sums.values() for part in parts}
+    done = {part for part in rows_of if part in summed or not has_sums}
+
+    def is_mine(part: int) -> bool:
+        return shared.has(part) and part not in done
+
+    n_before = sum(n for part, n in rows_of.items() if part in done and shared.has(part))
+    n_now = reading.n_images_in(is_mine)
+    n_conditions = len(measurement.conditions)
     bar = tqdm(
-        total=None if total is None else total * len(asked),
+        total=None if n_now is None else (n_before + n_now) * n_conditions,
+        initial=n_before * n_conditions,
         desc="measuring",
         unit="image",
-        disable=not progress,
+        disable=not progress or shared.rank > 0,
     )
-    with bar, measuring(list(models.values())):
-        for clean in batches(
-            dataset, batch_size, n_classes=n_classes, image_size=size, num_workers=num_workers
-        ):
-            for condition in asked:
-                pixels = condition.apply(clean.pixels, clean.image_ids, seed=seed)
-                batch = Batch(pixels=pixels, labels=clean.labels, image_ids=clean.image_ids)
-                for name, model in models.items():
-                    rows.add(name, condition.name, _analyse(model, batch, analyses, wanted[name]))
-                bar.set_postfix_str(condition.name, refresh=False)
-                bar.update(len(batch))
-    return rows.joined(list(models), [condition.name for condition in asked])
+    batches = numbered_batches(
+        reading.dataset,
+        reading.batch_size,
+        wanted=lambda number: is_mine(reading.part_of(number)),
+        n_classes=measurement.n_classes,
+        image_size=measurement.image_size,
+        num_workers=reading.num_workers,
+    )
+    rows, part = measurement.rows(), 0
+
+    def keep() -> None:
+        if store is None:
+            tables[part] = rows.table()
+            return
+        store.write(part, rows.table())
+        if has_sums and part not in summed:
+            covered.append(part)
+            store.write_sums(shared.rank, sums.packed(), covered)
+
+    with bar:
+        for number, batch in batches:
+            part = reading.part_of(number)
+            # A shard that was lost is measured again, but what it added to the sums is still there.
+            measurement.measure(batch, rows, None if part in summed else sums, bar)
+            if reading.part_of(number + 1) != part:
+                keep()
+                rows = measurement.rows()
+        if rows:
+            keep()
 
 
-def _wanted(model: HookedViT, analyses: Sequence[Analysis]) -> list[Mapping[str, Any]]:
-    wanted = []
-    for analysis in analyses:
-        reductions = analysis.hooks(model)
-        check_hooks(model, reductions, analysis)
-        wanted.append(reductions)
-    return wanted
+def _opened(output: str | os.PathLike[str], described: Mapping[str, Any], shared: Ranks) -> Store:
+    """The folder of the run. The first process makes it, so that the others find the manifest and compare."""
+    store: Store | None = None
+    with shared.together("making the folder of the output"):
+        if shared.rank == 0:
+            store = Store(output, described)
+    return store or Store(output, described)
 
 
-def _analyse(
-    model: HookedViT, batch: Batch, analyses: Sequence[Analysis], wanted: Sequence[Mapping[str, Any]]
-) -> xr.Dataset:
-    """One batch through one model and all analyses."""
-    on_device = Batch(batch.pixels.to(model.device), batch.labels.to(model.device), batch.image_ids)
-    logits, views = forward(model, on_device.pixels, wanted)
-    tables: list[xr.Dataset] = []
-    owners: dict[str, str] = {}
-    for analysis, view in zip(analyses, views, strict=True):
-        who = type(analysis).__name__
-        table = _checked(analysis(model, view, logits, on_device), who, len(batch))
-        for variable in table.data_vars:
-            if variable in owners:
-                raise AnalysisError(
-                    f"{who} and {owners[str(variable)]} both give the variable '{variable}'.",
-                    expected="one owner for each variable",
-                    remedy="Run them apart, or rename the variable in one of them.",
-                )
-            owners[str(variable)] = who
-        tables.append(table)
-    merged = xr.merge(tables, join="exact", compat="equals")
-    return merged.assign_coords(image=list(batch.image_ids))
-
-
-def _checked(table: object, who: str, n: int) -> xr.Dataset:
-    if not isinstance(table, xr.Dataset):
-        raise AnalysisError(
-            f"{who} returned {type(table).__name__}.",
-            expected="an xarray.Dataset",
-            remedy="Build it with vitlens.table.",
-        )
-    for name, variable in table.data_vars.items():
-        if not variable.dims or variable.dims[0] != "image" or variable.sizes["image"] != n:
-            raise AnalysisError(
-                f"{who} returned '{name}' with axes {dict(variable.sizes)} for a batch of {n} images.",
-                expected=f"'image' first, with {n} rows",
-                remedy="An analysis gives values per image; means over images come later, with an interval.",
-            )
-    return table
-
-
-class _Rows:
-    """Rows of all checkpoints and conditions, batch by batch."""
-
-    def __init__(self) -> None:
-        self._parts: dict[tuple[str, str], list[xr.Dataset]] = {}
-
-    def add(self, checkpoint: str, condition: str, table: xr.Dataset) -> None:
-        self._parts.setdefault((checkpoint, condition), []).append(table)
-
-    def joined(self, checkpoints: list[str], conditions: list[str]) -> xr.Dataset:
-        """One table; every join is exact."""
-        columns = [
-            xr.concat(
-                [
-                    xr.concat(self._parts.pop((checkpoint, condition)), "image", join="exact")
-                    for condition in conditions
-                ],
-                xr.Variable("condition", conditions),
-                join="exact",
-            )
-            for checkpoint in checkpoints
-        ]
-        return xr.concat(columns, xr.Variable("checkpoint", checkpoints), join="exact")
+def _manifest(
+    models: Mapping[str, HookedViT],
+    conditions: Sequence[Condition],
+    analyses: Sequence[AnyAnalysis],
+    reading: _Reading,
+    seed: int,
+    precision: str | None,
+    shard_images: int,
+) -> dict[str, Any]:
+    ids = known(reading.dataset, "image_ids")
+    return {
+        "checkpoints": {name: weights_sha256(model) for name, model in models.items()},
+        "conditions": [condition.name for condition in conditions],
+        # An object's address says nothing about what it measures.
+        "analyses": [re.sub(r" at 0x[0-9a-f]+", "", repr(analysis)) for analysis in analyses],
+        "seed": seed,
+        "batch_size": reading.batch_size,
+        "shard_images": shard_images,
+        "precision": precision,
+        "n_images": reading.n_images,
+        "image_ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest() if ids else None,
+    }

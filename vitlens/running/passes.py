@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import AnalysisError
@@ -14,19 +15,45 @@ from ..models.hook_point import Observer
 from ..names import nearest
 from .analysis import Reduction
 
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What `precision` may be, besides None."""
+
 
 @contextlib.contextmanager
 def measuring(models: Sequence[HookedViT]) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module has its own mode again."""
+    """Evaluation mode without gradients; afterwards every module has its own mode again.
+
+    An analysis that wants gradients may still enable them: no inference tensors are made.
+    """
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
         model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def check_precision(precision: str | None) -> None:
+    """Raise `AnalysisError` for a precision that is none."""
+    if precision is not None and precision not in PRECISIONS:
+        raise AnalysisError(
+            f"The precision is {precision!r}.",
+            expected=f"None (the model's own), {' or '.join(repr(name) for name in PRECISIONS)}",
+            remedy="Choose 'bfloat16' to run the matrix products in mixed precision; results are float32.",
+        )
+
+
+@contextlib.contextmanager
+def mixed(model: HookedViT, precision: str | None) -> Iterator[None]:
+    """Mixed precision on the model's device; None leaves everything as it is."""
+    if precision is None:
+        yield
+        return
+    with torch.autocast(model.device.type, dtype=PRECISIONS[precision]):
+        yield
 
 
 def forward(
@@ -54,6 +81,55 @@ def forward(
     return logits, [ActivationCache(view, model) for view in views]
 
 
+def forward_and_backward(
+    model: HookedViT,
+    pixels: Float[Tensor, "batch 3 height width"],
+    labels: Int[Tensor, " batch"],
+    names: Sequence[str],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Activations, and the gradients of each image's correct-class logit with respect to them.
+
+    Images do not see each other in a forward pass, so one backward pass from the sum of their logits gives
+    each image its own gradient.
+
+    Args:
+        model: the model, in evaluation mode.
+        pixels: in [0, 1].
+        labels: the correct classes.
+        names: hooks.
+
+    Returns:
+        Hook name -> activation, detached; hook name -> gradient, of the same shape.
+
+    Raises:
+        AnalysisError: an activation does not depend on the image.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Observer:
+        def observe(activation: Tensor) -> None:
+            seen[name] = activation
+
+        return observe
+
+    with torch.enable_grad():
+        # From the pixels on, so that a model with frozen parameters has a graph as well.
+        images = model.normalize(pixels.to(model.device).detach()).requires_grad_()
+        with model.observing({name: keep(name) for name in names}):
+            logits = model(images)
+        constant = next((name for name in names if not seen[name].requires_grad), None)
+        if constant is not None:
+            raise AnalysisError(
+                f"'{constant}' does not depend on the image, and the model's parameters are frozen.",
+                expected="a hook that the image passes through",
+                remedy="Choose another hook, or let the parameters require gradients.",
+            )
+        correct = logits.gather(-1, labels.to(model.device).unsqueeze(-1)).sum()
+        gradients = torch.autograd.grad(correct, [seen[name] for name in names])
+    activations = {name: activation.detach() for name, activation in seen.items()}
+    return activations, dict(zip(names, gradients, strict=True))
+
+
 def _reader(model: HookedViT, name: str, readers: list[tuple[dict[str, Tensor], Reduction]]) -> Observer:
     def observe(activation: Tensor) -> None:
         for view, reduction in readers:
@@ -63,7 +139,7 @@ def _reader(model: HookedViT, name: str, readers: list[tuple[dict[str, Tensor], 
     return observe
 
 
-def check_hooks(model: HookedViT, wanted: Mapping[str, Reduction], who: object) -> None:
+def check_hooks(model: HookedViT, wanted: Mapping[str, Reduction] | Sequence[str], who: object) -> None:
     """Raise `AnalysisError` where somebody asks for a hook that the model has not."""
     missing = [name for name in wanted if name not in model.hook_dict]
     if missing:

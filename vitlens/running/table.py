@@ -10,11 +10,12 @@ import xarray as xr
 from torch import Tensor
 
 
-def table(variables: Mapping[str, tuple[Sequence[str], Tensor]], **coords: Sequence[Any]) -> xr.Dataset:
+def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> xr.Dataset:
     """A table of one batch, from tensors.
 
     Args:
-        variables: name -> (dims after `image`, values [image ...]). Floats become float32.
+        variables: name -> (dims after `image`, values [image ...]), and as a third part, if wanted, the
+            attributes `units` and `long_name`, which tables and figures show. Floats become float32.
         **coords: dim -> its labels.
 
     Returns:
@@ -22,11 +23,17 @@ def table(variables: Mapping[str, tuple[Sequence[str], Tensor]], **coords: Seque
 
     Example:
         >>> import torch
-        >>> dict(table({"score": ((), torch.tensor([0.5, 0.25]))}).sizes)
-        {'image': 2}
+        >>> made = table({"score": ((), torch.tensor([0.5, 0.25]), {"units": "nats"})})
+        >>> dict(made.sizes), made["score"].attrs
+        ({'image': 2}, {'units': 'nats'})
     """
     data = {
-        name: (("image", *dims), np.asarray((values.float() if values.is_floating_point() else values).cpu()))
-        for name, (dims, values) in variables.items()
+        name: (("image", *dims), _array(values), *attributes)
+        for name, (dims, values, *attributes) in variables.items()
     }
     return xr.Dataset(data, coords={dim: list(labels) for dim, labels in coords.items()})
+
+
+def _array(values: Tensor) -> Any:
+    values = values.detach()
+    return np.asarray((values.float() if values.is_floating_point() else values).cpu())

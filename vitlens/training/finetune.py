@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..errors import CheckpointError, TrainingError
 from ..files import read_json, write_json, write_text
 from ..images import Batch, check, collate
-from ..images.batches import known
+from ..images.items import known
 from ..images.streams import stream
 from ..models import HookedViT, load, save, weights_sha256
 from .config import FinetuneConfig

@@ -1,0 +1,172 @@
+"""A run on disk: shards of rows, sums of set statistics, and a manifest that says of which run they are.
+
+    manifest.json                what is measured: checkpoints' hashes, conditions, analyses, seed, ...
+    rows-000003.safetensors      the values of one part of the images, [checkpoint condition image ...]
+    rows-000003.json             its axes, image ids and checksum; a shard without it does not count
+    sums-0.safetensors, .json    what process 0's set statistics have added up, and over which parts
+
+Files are written whole or not at all, a shard's description after its values, and the sums last: a part
+counts as measured when its rows and its sums are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from safetensors import SafetensorError
+from safetensors.numpy import load, load_file, save_file
+
+from ..errors import AnalysisError, CheckpointError
+from ..files import read_json, whole, write_json
+
+FORMAT = "vitlens.rows.1"
+
+
+class Store:
+    """The folder of one run.
+
+    Args:
+        folder: where the run is kept; made if need be.
+        manifest: what the run measures; JSON-able.
+
+    Raises:
+        AnalysisError: the folder holds another run.
+        CheckpointError: it holds a damaged file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "manifest.json"
+        wanted = {"format": FORMAT, **manifest}
+        if path.exists():
+            _check_same(read_json(path), wanted, self.folder)
+        elif self.folder.exists() and any(self.folder.glob("rows-*")):
+            raise _no_manifest(self.folder)
+        else:
+            write_json(path, wanted)
+
+    def measured(self) -> dict[int, int]:
+        """Part number -> its number of images, for the parts whose rows are there.
+
+        Raises:
+            CheckpointError: a shard is damaged.
+        """
+        parts = sorted(_number(path) for path in self.folder.glob("rows-*.json"))
+        return {part: read_shard(self.folder, part).sizes["image"] for part in parts}
+
+    def write(self, part: int, table: xr.Dataset) -> None:
+        """Keep the rows of one part."""
+        arrays = {str(name): np.ascontiguousarray(values.values) for name, values in table.data_vars.items()}
+        path = self._shard(part)
+        with whole(path) as temporary:
+            save_file(arrays, temporary)
+            checksum = _sha256(temporary)
+        described = {
+            "variables": {
+                str(name): {"dims": values.dims, "attrs": values.attrs}
+                for name, values in table.data_vars.items()
+            },
+            "coords": {
+                str(name): {"dims": coord.dims, "values": coord.values.tolist()}
+                for name, coord in table.coords.items()
+            },
+            "sha256": checksum,
+        }
+        write_json(path.with_suffix(".json"), described)
+
+    def write_sums(self, rank: int, sums: Mapping[str, np.ndarray], parts: list[int]) -> None:
+        """Replace what process `rank` has added up, over `parts`, all that it ever covered."""
+        path = self.folder / f"sums-{rank}.safetensors"
+        # In one file, so that sums and the parts that they cover can never belong to different moments.
+        covered = {"parts": np.array(parts, dtype=np.int64)}
+        with whole(path) as temporary:
+            save_file(
+                {**covered, **{name: np.ascontiguousarray(each) for name, each in sums.items()}}, temporary
+            )
+
+    def sums(self) -> dict[int, tuple[dict[str, np.ndarray], list[int]]]:
+        """Process -> what its set statistics have added up, and over which parts.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        found = {}
+        for path in sorted(self.folder.glob("sums-*.safetensors"), key=_number):
+            try:
+                tensors = load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise _damaged(path, str(error)) from error
+            found[_number(path)] = (tensors, tensors.pop("parts").tolist())
+        return found
+
+    def rows(self, parts: Iterable[int]) -> Iterator[xr.Dataset]:
+        """The rows of some parts."""
+        for part in parts:
+            yield read_shard(self.folder, part)
+
+    def _shard(self, part: int) -> Path:
+        return self.folder / f"rows-{part:06d}.safetensors"
+
+
+def read_shard(folder: Path, part: int) -> xr.Dataset:
+    """The rows of one part.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / f"rows-{part:06d}.safetensors"
+    described = read_json(path.with_suffix(".json"))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
+    if hashlib.sha256(content).hexdigest() != described["sha256"]:
+        raise _damaged(path, "its checksum is another than when it was written")
+    arrays = load(content)
+    variables = {
+        name: (each["dims"], arrays[name], each["attrs"]) for name, each in described["variables"].items()
+    }
+    return xr.Dataset(variables, coords={n: (c["dims"], c["values"]) for n, c in described["coords"].items()})
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    different = [name for name in wanted if found.get(name) != wanted[name]]
+    if different:
+        name = different[0]
+        raise AnalysisError(
+            f"{folder} holds another run: its {name} is {found.get(name)!r}, now {wanted[name]!r}"
+            + (f" (and {len(different) - 1} more differ)." if len(different) > 1 else "."),
+            expected="the run that was begun there, to go on with it",
+            remedy="Name another folder, or delete this one to measure anew.",
+        )
+
+
+def _no_manifest(folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} has rows and no manifest.json.",
+        expected="a folder that vitlens wrote",
+        remedy="Name another folder, or delete this one to measure anew.",
+    )
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read: {why}.",
+        expected="a file as vitlens wrote it",
+        remedy="Delete it and the .json file of its name and run again: only its images are measured anew.",
+    )
