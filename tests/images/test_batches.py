@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from vitlens.errors import DatasetError, LabelError, PixelError
-from vitlens.images import batches, check, collate, n_images
+from vitlens.images import batches, check, collate, n_images, numbered_batches
 
 from .conftest import textured
 
@@ -308,3 +308,22 @@ def test_check_looks_into_the_items_of_a_list():
         check([item(0), item(1, label=99)], 3)
     with pytest.raises(DatasetError, match="found twice"):
         check((item(0), item(0)))
+
+
+@pytest.mark.parametrize("kind", ["map-style", "generator"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_is_the_same_whichever_others_are_read(kind, num_workers):
+    if kind == "generator" and num_workers:
+        pytest.skip("an iterable cannot be shared out among workers")
+    everything = list(numbered_batches(MapStyle([item(index) for index in range(10)]), 3))
+    chosen = KINDS[kind]([item(index) for index in range(10)])
+    found = list(numbered_batches(chosen, 3, wanted=lambda n: n in (1, 3), num_workers=num_workers))
+    assert [number for number, _ in found] == [1, 3]
+    for number, batch in found:
+        assert batch.image_ids == everything[number][1].image_ids
+        assert torch.equal(batch.pixels, everything[number][1].pixels)
+
+
+def test_items_of_other_batches_are_not_loaded():
+    dataset = Broken([item(index) for index in range(7)])  # item 4 cannot be
+    assert [number for number, _ in numbered_batches(dataset, 3, wanted=lambda n: n != 1)] == [0, 2]

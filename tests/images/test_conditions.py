@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from vitlens.errors import ConditionError
-from vitlens.images import CORRUPTIONS, Condition, corrupt, parse_condition, parse_conditions
+from vitlens.images import (
+    CORRUPTIONS,
+    Condition,
+    WhiteBox,
+    corrupt,
+    parse_condition,
+    parse_conditions,
+)
 
 from .conftest import textured
 
@@ -133,3 +140,20 @@ def test_a_condition_built_by_hand_is_checked_like_a_string():
         Condition("weak", "contrast")
     with pytest.raises(ConditionError, match="no corruption 'contrst'"):
         Condition("weak", "contrst", 1)
+
+
+def test_a_white_box_condition_asks_the_model_and_wants_one():
+    def toward(model, pixels, labels):
+        pixels *= model  # in place: the clean images must not see it
+        return pixels + labels.view(-1, 1, 1, 1) / 10
+
+    (condition,) = parse_conditions([{"mine": WhiteBox(toward)}])
+    pixels = textured(2, 8, 8)
+    before = pixels.clone()
+    got = condition.apply(pixels, ["a", "b"], model=0.5, labels=torch.tensor([0, 1]))
+    assert torch.equal(got, before * 0.5 + torch.tensor([0.0, 0.1]).view(2, 1, 1, 1))
+    assert torch.equal(pixels, before)
+    assert not condition.shares_pixels
+    assert parse_condition("contrast@2").shares_pixels
+    with pytest.raises(ConditionError, match="'mine' looks inside the model, and there is none here"):
+        condition.apply(pixels, ["a", "b"])

@@ -7,6 +7,7 @@ from .digits import digits
 from .folder import folder
 from .items import Batch, ImageDataset, Item, check, collate, known, n_images
 from .spectrum import Spectrum, spectrum
+from .textured_shapes import textured_shapes
 
 __all__ = [
     "CORRUPTIONS",
@@ -30,4 +31,5 @@ __all__ = [
     "parse_condition",
     "parse_conditions",
     "spectrum",
+    "textured_shapes",
 ]
