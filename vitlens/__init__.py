@@ -12,7 +12,31 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 from . import errors, functional, images, names
-from .analyses import AttentionEntropy, AttentionMap, LogitLens, Prediction
+from .analyses import (
+    CKA,
+    Ablation,
+    ArtifactTokens,
+    AttentionDistance,
+    AttentionEntropy,
+    AttentionMap,
+    AttentionRollout,
+    AttentionShare,
+    AttributionPatching,
+    GradientRollout,
+    GradientTimesActivation,
+    IntegratedGradients,
+    LinearProbe,
+    LogitAttribution,
+    LogitLens,
+    Prediction,
+    Representation,
+    TokenLens,
+    Transplant,
+    TunedLens,
+    interpolate,
+    transplant,
+    weight_distance,
+)
 from .images import CORRUPTIONS, corrupt, spectrum
 from .models import (
     ActivationCache,
@@ -38,34 +62,53 @@ from .running import (
 
 if TYPE_CHECKING:
     from . import report, saes, testing, training
-    from .comparison import Comparison, compare
+    from .comparison import Comparison, compare, gap_closed, patching_agreement
 
 __version__ = _version("vitlens")
 
 __all__ = [
+    "CKA",
     "CORRUPTIONS",
+    "Ablation",
     "ActivationCache",
     "Analysis",
+    "ArtifactTokens",
+    "AttentionDistance",
     "AttentionEntropy",
     "AttentionMap",
+    "AttentionRollout",
+    "AttentionShare",
+    "AttributionPatching",
     "Comparison",
     "Family",
     "GradientAnalysis",
+    "GradientRollout",
+    "GradientTimesActivation",
     "HookedViT",
+    "IntegratedGradients",
+    "LinearProbe",
+    "LogitAttribution",
     "LogitLens",
     "PairedAnalysis",
     "Pass",
     "Prediction",
+    "Representation",
     "SetStatistic",
+    "TokenLens",
+    "Transplant",
+    "TunedLens",
     "ViTConfig",
     "activations",
     "compare",
     "corrupt",
     "errors",
     "functional",
+    "gap_closed",
     "images",
+    "interpolate",
     "load",
     "names",
+    "patching_agreement",
     "register_family",
     "report",
     "run",
@@ -76,6 +119,8 @@ __all__ = [
     "testing",
     "to_huggingface_state_dict",
     "training",
+    "transplant",
+    "weight_distance",
     "weights_sha256",
 ]
 
@@ -83,6 +128,8 @@ __all__ = [
 _WHEN_USED = {
     "Comparison": ".comparison",
     "compare": ".comparison",
+    "gap_closed": ".comparison",
+    "patching_agreement": ".comparison",
     "report": None,
     "saes": None,
     "testing": None,

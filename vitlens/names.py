@@ -55,6 +55,19 @@ def resid_hook(resid_layer: int, n_layers: int) -> str:
     return f"blocks.{resid_layer}.hook_resid_pre"
 
 
+def resid_hooks(n_layers: int) -> list[str]:
+    """Names of the hooks at all places on the residual stream, by `resid_layer`.
+
+    Args:
+        n_layers: number of blocks.
+
+    Example:
+        >>> resid_hooks(2)
+        ['blocks.0.hook_resid_pre', 'blocks.1.hook_resid_pre', 'blocks.1.hook_resid_post']
+    """
+    return [resid_hook(resid_layer, n_layers) for resid_layer in range(n_layers + 1)]
+
+
 def pattern_hook(layer: int) -> str:
     """Name of the attention pattern of block `layer`.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import xarray as xr
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..functional import class_rank, entropy_nats, first_correct_layer, last_change_layer
+from ..functional.prediction import kl_nats
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
 from ..names import resid_hook
@@ -21,13 +24,14 @@ from .prediction import needs_classes
 class LogitLens:
     """The model's own readout (final norm, pooling, head with its bias) applied along the residual stream.
 
-    Variables (image, resid_layer): `lens_probability` (of the correct class), `lens_rank`,
-    `lens_entropy_nats`; (image): `first_correct_layer` (a `resid_layer`; NaN: never),
-    `last_change_layer` (the `resid_layer` from which on the prediction stays). At the last `resid_layer`
-    the lens is the model's output.
+    Variables (image, resid_layer): `lens_predicted`, `lens_probability` (of the correct class), `lens_rank`
+    (0 = top), `lens_entropy_nats`, `lens_kl_nats` (of the output from the lens, KL(output ‖ lens)); (image):
+    `first_correct_layer` (a `resid_layer`; NaN: never), `last_change_layer` (the `resid_layer` from which on
+    the prediction stays). At the last `resid_layer` the lens is the model's output.
 
     Source: nostalgebraist (2020), "interpreting GPT: the logit lens"; for ViTs Vilas et al. (2023),
-    section 3.
+    section 3; the divergence from Belrose et al. (2023), "Eliciting latent predictions from transformers with
+    the tuned lens", section 2.
 
     Example:
         >>> import timm, vitlens as vl
@@ -38,29 +42,73 @@ class LogitLens:
     """
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
-        """Every place on the residual stream, reduced to the head's logits as it streams by."""
+        """Every place on the residual stream but the last, reduced to the head's logits as it streams by."""
         needs_classes(model, self)
-        return dict.fromkeys(_places(model), model.readout)
+        return dict.fromkeys(places(model), model.readout)
 
     def __call__(self, model: HookedViT, cache: ActivationCache, logits: Tensor, batch: Batch) -> xr.Dataset:
         """Values of one batch."""
-        lens = torch.stack([cache[name].float() for name in _places(model)], dim=1)
-        labels = batch.labels.unsqueeze(1).expand(lens.shape[:2])
-        rank = class_rank(lens, labels)
-        probability = lens.softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-        by_place = ("resid_layer",)
+        lens = torch.stack([*(cache[name].float() for name in places(model)), logits.float()], dim=1)
+        by_place = lens_variables(lens, batch.labels, "lens", "the logit lens")
+        settled = last_change_layer(by_place["lens_predicted"][1])
         return table(
             {
-                "lens_probability": (by_place, probability),
-                "lens_rank": (by_place, rank),
-                "lens_entropy_nats": (by_place, entropy_nats(lens)),
-                "first_correct_layer": ((), first_correct_layer(rank == 0)),
-                "last_change_layer": ((), last_change_layer(lens.argmax(-1))),
+                **by_place,
+                "first_correct_layer": first_correct(by_place["lens_rank"][1], "the logit lens"),
+                "last_change_layer": (
+                    (),
+                    settled,
+                    {
+                        "units": "resid_layer",
+                        "long_name": "Place from which on the logit lens's prediction stays",
+                    },
+                ),
             },
             resid_layer=range(model.cfg.n_layers + 1),
         )
 
 
-def _places(model: HookedViT) -> list[str]:
+def places(model: HookedViT) -> list[str]:
+    """The hooks on the residual stream before the last place, at which a lens gives the output itself."""
     n_layers = model.cfg.n_layers
-    return [resid_hook(resid_layer, n_layers) for resid_layer in range(n_layers + 1)]
+    return [resid_hook(resid_layer, n_layers) for resid_layer in range(n_layers)]
+
+
+def lens_variables(
+    lens: Float[Tensor, "batch resid_layer n_classes"], labels: Int[Tensor, " batch"], prefix: str, who: str
+) -> dict[str, tuple[Any, ...]]:
+    """What a lens says at each place, as variables for `table`.
+
+    Args:
+        lens: the lens's logits; at the last place, the output's.
+        labels: the correct classes.
+        prefix: of the variables' names.
+        who: the lens's name in titles.
+    """
+    by_label = labels.unsqueeze(1).expand(lens.shape[:2])
+    probability = lens.softmax(-1).gather(-1, by_label.unsqueeze(-1)).squeeze(-1)
+    values = {
+        "predicted": (lens.argmax(-1), "class", "Class predicted by {}"),
+        "probability": (probability, "probability", "Probability of the correct class by {}"),
+        "rank": (class_rank(lens, by_label), "rank", "Rank of the correct class by {} (0: top)"),
+        "entropy_nats": (entropy_nats(lens), "nats", "Entropy of {}"),
+        "kl_nats": (
+            kl_nats(lens[:, -1:].expand_as(lens), lens),
+            "nats",
+            "Divergence of the output from {}, KL(output ‖ lens)",
+        ),
+    }
+    return {
+        f"{prefix}_{name}": (
+            ("resid_layer",),
+            value,
+            {"units": units, "long_name": long_name.format(who)},
+        )
+        for name, (value, units, long_name) in values.items()
+    }
+
+
+def first_correct(rank: Int[Tensor, "batch resid_layer"], who: str) -> tuple[Any, ...]:
+    """The first place at which a lens is right, as a variable for `table`."""
+    attributes = {"units": "resid_layer", "long_name": f"First place at which {who} is right"}
+    return (), first_correct_layer(rank == 0), attributes

@@ -123,11 +123,12 @@ def _of_variable(name: str, data: xr.Dataset, n_classes: int | None) -> Iterator
             if n_classes is None or k < n_classes:
                 values = (variable < k).where(variable.notnull())
                 yield _metric(f"top{k}_accuracy", unit, description.format(k=k), values, is_proportion=True)
-    elif name == "first_correct_layer":
+    elif name.endswith("first_correct_layer"):
         values = variable.fillna(_n_layers(data) + 1)
         yield _metric(name, unit, description, values)
-        never = "Share of images that the logit lens gets right at no place on the residual stream."
-        yield _metric("never_correct_share", "share", never, variable.isnull(), is_proportion=True)
+        lens = name.removesuffix("first_correct_layer")
+        never = f"Share of images that the {lens.replace('_', ' ') or 'logit '}lens gets right at no place."
+        yield _metric(f"{lens}never_correct_share", "share", never, variable.isnull(), is_proportion=True)
     elif "query_kind" in further:
         for kind in variable["query_kind"].values:
             part = variable.sel(query_kind=kind, drop=True)

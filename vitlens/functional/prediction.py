@@ -1,4 +1,4 @@
-"""Figures of logits: rank of the correct class, entropy, and the layer at which an answer stands."""
+"""Figures of logits: rank of the correct class, entropy, divergence, and where an answer first stands."""
 
 from __future__ import annotations
 
@@ -48,6 +48,33 @@ def entropy_nats(logits: Float[Tensor, "*batch n_classes"]) -> Float[Tensor, "*b
     """
     entropy: Tensor = torch.special.entr(logits.float().softmax(-1)).sum(-1)
     return entropy
+
+
+def kl_nats(
+    logits: Float[Tensor, "*batch n_classes"], other: Float[Tensor, "*batch n_classes"]
+) -> Float[Tensor, "*batch"]:
+    """Kullback-Leibler divergence of what other logits say from what logits say, KL(logits ‖ other), in nats.
+
+    What is lost by believing `other` where `logits` is the truth; it is not symmetric.
+
+    Args:
+        logits: one score a class; the distribution over which the mean is taken.
+        other: one score a class.
+
+    Returns:
+        Values of 0 or more up to rounding, float32; 0 where the two distributions are one.
+
+    Source: Kullback and Leibler (1951), "On information and sufficiency", section 2.
+
+    Example:
+        >>> kl_nats(torch.tensor([0.0, -torch.inf]), torch.zeros(2)).exp()
+        tensor(2.)
+    """
+    log_p, log_q = logits.float().log_softmax(-1), other.float().log_softmax(-1)
+    p = log_p.exp()
+    # A class that `logits` excludes adds nothing, whatever `other` says of it.
+    divergence: Tensor = (p * (log_p - log_q)).masked_fill(p == 0, 0).sum(-1)
+    return divergence
 
 
 def first_correct_layer(correct: Bool[Tensor, "*batch resid_layer"]) -> Float[Tensor, "*batch"]:

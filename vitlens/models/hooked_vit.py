@@ -170,30 +170,42 @@ class HookedViT(ObservedRootModule, NamedWeights):
 
     # ------------------------------------------------------------------ running
 
-    def forward(self, images: Tensor, *, stop_at_layer: int | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        stop_at_layer: int | None = None,
+        start_at_layer: int | None = None,
+        resid: Tensor | None = None,
+    ) -> Tensor:
         """Run the model on normalised images.
 
         Args:
             images: [batch channel height width], as the timm module takes them: normalised.
             stop_at_layer: run blocks 0 to `stop_at_layer - 1` only and return the residual stream there;
                 negative values count from the end.
+            start_at_layer: with `resid`, leave out the blocks before this one; `n_layers` leaves the head.
+            resid: [batch pos d_model], what enters block `start_at_layer`. The images then only say what
+                blocks get beside the stream, such as a rotary embedding.
 
         Returns:
             [batch n_classes] logits, the same numbers timm gives; or [batch pos d_model].
 
         Raises:
+            HookError: a layer is out of range, or one of `start_at_layer` and `resid` is given alone.
             PixelError: the images have another number of axes or channels, or another size.
         """
         self._check_images(images)
-        n_blocks = self._n_blocks(stop_at_layer)
-        if stop_at_layer is None and not any(point.listens() for point in self.hook_dict.values()):
+        stop = self._n_blocks(stop_at_layer)
+        is_whole = stop_at_layer is None and start_at_layer is None and resid is None
+        if is_whole and not any(point.listens() for point in self.hook_dict.values()):
             native: Tensor = self.model(images)
             return native
-        entry = self._embed(images)
+        start, entry = self._entry(images, start_at_layer, resid)
         x = entry.resid
         recompute = getattr(self.model, "grad_checkpointing", False) and torch.is_grad_enabled()
-        for layer, block in enumerate(self.blocks[:n_blocks]):
-            context = entry.context(layer)
+        for layer in range(start, stop):
+            block, context = self.blocks[layer], entry.context(layer)
             # timm trades memory for time the same way; hooks then fire twice, in the pass and in its repeat.
             x = checkpoint(block, x, use_reentrant=False, **context) if recompute else block(x, **context)
         return x if stop_at_layer is not None else self._head(x)
@@ -223,6 +235,19 @@ class HookedViT(ObservedRootModule, NamedWeights):
 
     # ------------------------------------------------------------------ steps
 
+    def _entry(self, images: Tensor, start_at_layer: int | None, resid: Tensor | None) -> tuple[int, Entry]:
+        """The first block to run, and what enters it."""
+        if resid is None and start_at_layer is None:
+            return 0, self._embed(images)
+        if resid is None or start_at_layer is None:
+            raise HookError(
+                f"Only {'resid' if start_at_layer is None else 'start_at_layer'} is given.",
+                expected="both start_at_layer and resid, or neither",
+                remedy="Pass what enters the block: its hook_resid_pre, as it was cached.",
+            )
+        contexts = self.family.embed(self.model, images).contexts
+        return self._n_blocks(start_at_layer, "start_at_layer"), Entry(resid, contexts)
+
     def _embed(self, images: Tensor) -> Entry:
         if any(self.hook_dict[name].listens() for name in _EMBEDDINGS if name in self.hook_dict):
             parts = self.family.embed_parts(self.model, images)
@@ -245,16 +270,16 @@ class HookedViT(ObservedRootModule, NamedWeights):
             pooled = norm(pooled)
         return self.family.classify(self.model, self.hook_pooled.fire(pooled))
 
-    def _n_blocks(self, stop_at_layer: int | None) -> int:
+    def _n_blocks(self, layer: int | None, argument: str = "stop_at_layer") -> int:
         n_layers = self.cfg.n_layers
-        if stop_at_layer is None:
+        if layer is None:
             return n_layers
-        n_blocks = stop_at_layer + n_layers if stop_at_layer < 0 else stop_at_layer
+        n_blocks = layer + n_layers if layer < 0 else layer
         if not 0 <= n_blocks <= n_layers:
             raise HookError(
-                f"stop_at_layer is {stop_at_layer}.",
+                f"{argument} is {layer}.",
                 expected=f"-{n_layers} to {n_layers}",
-                remedy="0 stops before the first block, n_layers after the last.",
+                remedy="0 stands before the first block, n_layers after the last.",
             )
         return n_blocks
 

@@ -120,7 +120,9 @@ class OpenedAttention(Opened):
         """The attention pattern [batch head query key], after its hooks."""
         scores = (q * self.native.scale) @ k.transpose(-2, -1)
         scores = scores if bias is None else scores + bias
-        return self.hook_pattern.fire(self.hook_attn_scores.fire(scores).softmax(dim=-1))
+        if self.hook_attn_scores.listens():
+            return self.hook_pattern.fire(self.hook_attn_scores.fire(scores).softmax(dim=-1))
+        return self.hook_pattern.fire(softmax_of_own(scores))
 
     def _sum_of_results(self, flat: Tensor, gain: Tensor | None) -> Tensor:
         """Fire `hook_result` beside the native projection; what a hook wrote is summed in its place."""
@@ -302,6 +304,16 @@ ATTENTIONS: dict[type[nn.Module], type[OpenedAttention]] = {
     DiffAttention: OpenedDifferentialAttention,
 }
 """The attention modules that can be opened."""
+
+
+def softmax_of_own(scores: Tensor) -> Tensor:
+    """Softmax over the last axis of scores that nobody else reads, which it may overwrite.
+
+    On a CPU, fresh memory for a second tensor of this size costs more time than the softmax. Where gradients
+    may be asked for, or mixed precision chooses another type for the result, the scores are left alone.
+    """
+    fresh = torch.is_grad_enabled() or scores.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+    return scores.softmax(dim=-1) if fresh else torch.softmax(scores, dim=-1, out=scores)
 
 
 def fire_heads(point: HookPoint, x: Float[Tensor, "batch head pos d_head"]) -> Tensor:

@@ -64,7 +64,8 @@ class OpenedMlp(Opened):
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
         """Input weights, a view of the live parameter; in a gated MLP those of the linear branch."""
-        return self._input("weight", gate=False).t()
+        weight: Tensor = self._input("weight", gate=False)
+        return weight.t()
 
     @property
     def W_gate(self) -> Float[Tensor, "d_model d_mlp"] | None:
@@ -80,7 +81,8 @@ class OpenedMlp(Opened):
     @property
     def b_in(self) -> Float[Tensor, " d_mlp"] | None:
         """Input bias; None without one."""
-        return self._input("bias", gate=False)
+        bias: Tensor | None = self._input("bias", gate=False)
+        return bias
 
     @property
     def b_out(self) -> Float[Tensor, " d_model"] | None:
@@ -88,7 +90,8 @@ class OpenedMlp(Opened):
         bias: Tensor | None = self.native.fc2.bias
         return bias
 
-    def _input(self, name: str, *, gate: bool) -> Tensor:
+    def _input(self, name: str, *, gate: bool) -> Any:
+        """A tensor, or None for a bias that is not there."""
         mlp = self.native
         if isinstance(mlp, SwiGLU):
             apart: Tensor = getattr(mlp.fc1_g if gate else mlp.fc1_x, name)
