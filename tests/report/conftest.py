@@ -1,6 +1,9 @@
 """Made comparisons: one of the digits model's shape, one of DeiT-tiny's."""
 
+import plotly.graph_objects as go
 import pytest
+
+from vitlens import report
 
 from .made import StandIn, made_comparison
 
@@ -9,6 +12,12 @@ from .made import StandIn, made_comparison
 def comparison() -> StandIn:
     """The digits model's shape: 3 checkpoints, 6 conditions, 200 images, 6 layers, 4 heads."""
     return made_comparison()
+
+
+@pytest.fixture(scope="session")
+def figures(comparison) -> dict[str, go.Figure]:
+    """The figures of the digits model's comparison."""
+    return report.figures(comparison)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -255,3 +256,139 @@ def made_comparison(
             },
         },
     )
+
+
+def made_further(comparison: StandIn, *, n_named: int = 2, seed: int = 3) -> StandIn:
+    """The same comparison with a variable of every other kind, as the analyses beyond the study give them."""
+    rng = np.random.default_rng(seed)
+    data = comparison.data
+    run = ("checkpoint", "condition")
+    shape = tuple(data.sizes[dim] for dim in (*run, "image"))
+    n_layers, n_heads = data.sizes["layer"], data.sizes["head"]
+    others = np.arange(shape[0])[:, None, None]
+    depth = np.linspace(1, 0, n_layers + 1)
+
+    def said(units: str, long_name: str) -> dict[str, str]:
+        return {"units": units, "long_name": long_name}
+
+    def over(*dims: str) -> tuple[str, ...]:
+        return (*run, "image", *dims)
+
+    def noise(*further: int) -> np.ndarray:
+        return rng.normal(size=(*shape, *further))
+
+    def moved(*further: int) -> np.ndarray:
+        """Values that differ between checkpoints, and are noisy within them."""
+        return 0.3 * rng.normal(size=(shape[0], 1, 1, *further)) + 0.5 * noise(*further)
+
+    blocks = range(n_layers)
+    parts = [f"{layer}_{part}" for part in ("resid_post", "attn_out", "mlp_out") for layer in blocks]
+    parts += [f"L{layer}H{head}" for layer in blocks for head in range(n_heads)]
+    components = ["none", "all", *parts, "feature", "classifier"]
+    closed = np.concatenate([[0, 1], rng.uniform(-0.1, 0.9, len(parts)), [0.9, 0.15]])
+    base = np.broadcast_to(-1.5 + 0.8 * noise()[:1, ..., None], (*shape, 1))
+    log_probability = base + 0.8 * others[..., None] * closed + 0.05 * noise(len(components))
+    log_probability[0] = base[0]
+    estimate = np.where(
+        others[..., None] > 0, 0.7 * (log_probability - base) + 0.1 * noise(len(components)), 0
+    )
+    direct = ["embed", "pos_embed", *(label for label in parts if "resid" not in label), "constant"]
+    shares = rng.dirichlet(np.ones(4), size=(*shape, n_layers, n_heads)).astype(np.float32)
+
+    named = list(data["image"].values[[0, 7][:n_named]])
+    n_rows, n_columns = comparison.examples.sizes["patch_row"], comparison.examples.sizes["patch_column"]
+    grid = (*run, "named_image", "patch_row", "patch_column")
+    map_shape = (*shape[:2], n_named, n_rows, n_columns)
+    further = data.assign(
+        lens_kl_nats=(
+            over("resid_layer"),
+            (2 + 0.5 * others[..., None]) * depth + depth * np.abs(noise(n_layers + 1)),
+            said("nats", "KL divergence from the output to the logit lens."),
+        ),
+        tuned_lens_probability=(
+            over("resid_layer"),
+            1 / (1 + np.exp(3 * depth - noise(n_layers + 1))),
+            said("probability", "Probability of the correct class under the tuned lens"),
+        ),
+        tuned_lens_rank=(over("resid_layer"), rng.poisson(4 * depth, size=(*shape, n_layers + 1))),
+        tuned_first_correct_layer=(
+            over(),
+            np.where(rng.random(shape) < 0.1, np.nan, rng.integers(n_layers + 1, size=shape)),
+        ),
+        resid_cosine=(
+            over("resid_layer", "token_kind"),
+            1 - 0.1 * others[..., None, None] * (1 - depth[:, None]) * rng.random((*shape, n_layers + 1, 2)),
+            said("cosine", "Cosine with the reference's residual stream"),
+        ),
+        probe_correct=(
+            over("resid_layer"),
+            rng.random((*shape, n_layers + 1)) < 0.9 - 0.7 * depth,
+            said("share", "Linear probe correct"),
+        ),
+        cka=(
+            (*run, "resid_layer"),
+            1 - 0.1 * np.arange(shape[0])[:, None, None] * rng.random((*shape[:2], n_layers + 1)),
+            said("1", "Unbiased linear CKA with the reference"),
+        ),
+        cka_se=((*run, "resid_layer"), np.full((*shape[:2], n_layers + 1), 0.02)),
+        n_artifact_tokens=(over("layer"), rng.poisson(2, size=(*shape, n_layers))),
+        attention_distance_patches=(
+            over("layer", "head"),
+            3 + moved(n_layers, n_heads),
+            said("patches", "Mean attention distance"),
+        ),
+        ablated_log_probability_change=(
+            over("layer", "head"),
+            moved(n_layers, n_heads),
+            said("nats", "Change of the correct class's log-probability without one head"),
+        ),
+        attention_to_registers_share=(
+            over("layer", "head"),
+            shares[..., 0],
+            said("share", "Attention on registers"),
+        ),
+        attribution=(
+            over("direct_component"),
+            moved(len(direct)),
+            said("logit", "Direct attribution of the correct class's logit"),
+        ),
+        transplant_log_probability=(
+            over("component"),
+            log_probability,
+            said("nats", "Log-probability of the correct class with one part transplanted"),
+        ),
+        transplant_correct=(
+            over("component"),
+            log_probability > -1.2,
+            said("share", "Correct prediction with one part transplanted"),
+        ),
+        attribution_patching=(
+            over("patching_component"),
+            estimate[..., 2:],
+            said("nats", "Estimated effect of a transplant"),
+        ),
+        attention_rollout=(grid, rng.random(map_shape), said("share", "Attention rollout")),
+        integrated_gradients=(
+            grid,
+            rng.normal(size=map_shape),
+            said("logit", "Integrated gradients of the correct class's logit"),
+        ),
+        token_lens_probability=(
+            (*run, "named_image", "resid_layer", "patch_row", "patch_column"),
+            rng.random((*map_shape[:3], n_layers + 1, n_rows, n_columns)),
+            said("probability", "Probability of the correct class by patch"),
+        ),
+        token_lens_predicted=(
+            (*run, "named_image", "resid_layer", "patch_row", "patch_column"),
+            rng.integers(10, size=(*map_shape[:3], n_layers + 1, n_rows, n_columns)),
+        ),
+        sparsity=(over(), rng.random(shape), said("", "A stranger's own number an image")),
+    )
+    coords = {
+        "component": components,
+        "patching_component": components[2:],
+        "direct_component": direct,
+        "named_image": named,
+        "token_kind": ["cls", "patch"],
+    }
+    return dataclasses.replace(comparison, data=further.assign_coords(coords))

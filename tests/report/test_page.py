@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from vitlens import report
@@ -42,8 +43,8 @@ def read(path):
 
 
 @pytest.fixture(scope="module")
-def page(comparison, tmp_path_factory):
-    return report.write(comparison, tmp_path_factory.mktemp("page") / "report.html")
+def page(comparison, figures, tmp_path_factory):
+    return report.write(comparison, tmp_path_factory.mktemp("page") / "report.html", figures=figures)
 
 
 def test_the_page_asks_nothing_of_the_network(page):
@@ -63,13 +64,13 @@ def test_plotly_is_inside_once(page):
     assert len(content) < 10e6
 
 
-def test_the_page_has_a_language_a_viewport_headings_and_labels(page):
+def test_the_page_has_a_language_a_viewport_headings_and_labels(page, figures):
     tags = read(page).tags
     assert ("html", {"lang": "en"}) in tags
     assert any(attributes.get("name") == "viewport" for _, attributes in tags)
     assert sum(tag == "h1" for tag, _ in tags) == 1
     plots = [attributes for tag, attributes in tags if attributes.get("class") == "plot"]
-    assert len(plots) == 8
+    assert len(plots) == len(figures)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
 
 
@@ -135,10 +136,10 @@ def test_names_from_data_are_harmless_everywhere(tmp_path):
             assert "<script" not in f"{trace.name}", name
 
 
-def test_margins_of_ones_own_are_reported(comparison, tmp_path):
+def test_margins_of_ones_own_are_reported(comparison, figures, tmp_path):
     rows = comparison.summary()
     rows["verdict"] = "undecided"
-    path = report.write(comparison, tmp_path / "report.html", summary=rows)
+    path = report.write(comparison, tmp_path / "report.html", figures=figures, summary=rows)
     content = path.read_text(encoding="utf-8")
     assert '<td class="changed">' not in content
 
@@ -164,7 +165,9 @@ def test_values_that_are_no_numbers_are_shown_as_such(comparison, tmp_path):
     data = comparison.data.copy(deep=True)
     data["correct_probability"].values[1, 0] = np.nan
     data["attention_entropy_nats"].values[:, 2] = np.nan
-    path = report.write(dataclasses.replace(comparison, data=data), tmp_path / "r.html")
+    less = data.drop_vars(["lens_probability", "last_change_layer"])
+    made = dataclasses.replace(comparison, data=less, examples=None, features=None)
+    path = report.write(made, tmp_path / "r.html")
     assert "NaN" not in path.read_text(encoding="utf-8").split("<script>")[0]
 
 
@@ -175,4 +178,27 @@ def test_a_folder_is_no_place_for_a_page(comparison, tmp_path):
 
 def test_an_empty_summary_still_makes_a_page(comparison, tmp_path):
     empty = pd.DataFrame(columns=comparison.summary().columns)
-    assert report.write(comparison, tmp_path / "r.html", summary=empty).exists()
+    less = dataclasses.replace(comparison, data=comparison.data[["rank", "attention_entropy_nats"]])
+    assert report.write(less, tmp_path / "r.html", summary=empty).exists()
+
+
+def test_figures_stand_under_their_headings_and_in_the_contents(page, figures):
+    content = page.read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)</h2>", content)
+    sections = list(dict.fromkeys(figure.layout.meta["section"] for figure in figures.values()))
+    assert headings == ["Summary", "Table", *sections, "Provenance"]
+    contents = content[content.index("<nav") : content.index("</nav>")]
+    for place, (name, figure) in enumerate(figures.items(), start=1):
+        target = f"figure-{place}-{name.replace('_', '-')}-title"
+        assert f'<a href="#{target}">{figure.layout.title.text}</a>' in contents
+        above = content[: content.index(f'<h3 id="{target}"')]
+        assert above[above.rindex("<h2>") :].startswith(f"<h2>{figure.layout.meta['section']}</h2>")
+
+
+def test_a_figure_of_ones_own_stands_where_it_says(comparison, figures, tmp_path):
+    mine, said = go.Figure(), go.Figure().update_layout(meta={"section": "Lenses & more", "caption": "Mine."})
+    given = {"accuracy": figures["accuracy"], "my_own": mine, "said": said}
+    content = report.write(comparison, tmp_path / "r.html", figures=given).read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)</h2>", content)
+    assert headings[2:5] == ["Predictions", "Further", "Lenses &amp; more"]
+    assert '<a href="#section-lenses-more">Lenses &amp; more</a>' in content

@@ -6,7 +6,8 @@ import html
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -14,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
 from .. import files
@@ -22,7 +22,9 @@ from ..comparison.metrics import per_image_metrics
 from ..errors import ComparisonError
 from .charts import figures as draw
 from .charts.reading import n_images, names
+from .charts.sections import FURTHER
 from .charts.style import template
+from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
 from .findings import feature_lines, findings
 from .protocol import ComparisonLike
 from .tables import provenance_table, scalar_table
@@ -47,7 +49,7 @@ $css</style>
 <h1>$title</h1>
 $subject
 </header>
-<nav aria-label="Sections">$contents</nav>
+<nav aria-label="Contents">$contents</nav>
 <main>
 $body
 </main>
@@ -59,6 +61,35 @@ $script</script>
 </html>
 """
 )
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A part of the page under a heading of its own.
+
+    Attributes:
+        heading: plain text.
+        text: HTML.
+        figures: element and heading of each figure in it.
+    """
+
+    heading: str
+    text: str
+    figures: Sequence[tuple[str, str]] = ()
+
+    @property
+    def element(self) -> str:
+        """The section's id."""
+        return "section-" + re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
+
+    @property
+    def link(self) -> str:
+        """The section in the page's contents, and below it its figures."""
+        inner = "".join(
+            f'<li><a href="#{element}">{html.escape(heading)}</a></li>' for element, heading in self.figures
+        )
+        link = f'<a href="#{self.element}">{html.escape(self.heading)}</a>'
+        return f"<li>{link}{f'<ul>{inner}</ul>' if inner else ''}</li>"
 
 
 def write(
@@ -77,8 +108,9 @@ def write(
         comparison: labelled values; no model is needed.
         path: where the file shall stand. It is written whole or not at all.
         title: of the page; by default, which checkpoints are compared.
-        figures: what to show, in this order, by default all of `figures(comparison)`. A figure of your own
-            may say its caption in `layout.meta["caption"]`.
+        figures: what to show, by default all of `figures(comparison)`. A figure of your own may say its
+            caption in `layout.meta["caption"]` and its heading in `layout.meta["section"]`, else it stands
+            under "Further". Sections and figures keep this order.
         summary: the rows to report, as `comparison.summary(...)` gave them with margins of your own; by
             default those of `comparison.summary()`.
 
@@ -116,15 +148,26 @@ def write(
         figures = draw(comparison, summary)
     units = {metric.name: metric.unit for metric in per_image_metrics(comparison.data)}
     shown = [
-        (_id(place, name), name, figure) for place, (name, figure) in enumerate(figures.items(), start=1)
+        (element_id(place, name), name, figure)
+        for place, (name, figure) in enumerate(figures.items(), start=1)
     ]
-    sections = {
-        "Summary": _findings(summary, units, comparison.features),
-        "Table": _table(summary, units),
-        "Figures": "\n".join(_figure(*each) for each in shown),
-        "Provenance": _provenance(comparison.provenance),
-    }
-    sections = {heading: text for heading, text in sections.items() if text}
+    grouped: dict[str, list[tuple[str, str, go.Figure]]] = {}
+    for each in shown:
+        grouped.setdefault(str(figure_meta(each[2]).get("section", FURTHER)), []).append(each)
+    sections = [
+        _Section("Summary", _findings(summary, units, comparison.features)),
+        _Section("Table", _table(summary, units)),
+        *(
+            _Section(
+                heading,
+                "\n".join(figure_html(*each) for each in group),
+                [(f"{element}-title", figure_heading(name, figure)) for element, name, figure in group],
+            )
+            for heading, group in grouped.items()
+        ),
+        _Section("Provenance", _provenance(comparison.provenance)),
+    ]
+    sections = [section for section in sections if section.text]
     templates = {"light": template().to_plotly_json(), "dark": template(dark=True).to_plotly_json()}
     files.write_text(
         path,
@@ -132,13 +175,14 @@ def write(
             title=html.escape(title or _title(comparison)),
             css=_asset("report.css"),
             subject=_subject(comparison),
-            contents=" ".join(f'<a href="#{heading.lower()}">{heading}</a>' for heading in sections),
+            contents=f"<ul>{''.join(section.link for section in sections)}</ul>",
             body="\n".join(
-                f'<section id="{heading.lower()}">\n<h2>{heading}</h2>\n{text}\n</section>'
-                for heading, text in sections.items()
+                f'<section id="{section.element}">\n<h2>{html.escape(section.heading)}</h2>\n{section.text}\n'
+                "</section>"
+                for section in sections
             ),
             data=_json("templates", json.dumps(templates))
-            + "".join(_json(f"{element}-data", _for_page(figure)) for element, _, figure in shown),
+            + "".join(_json(f"{element}-data", figure_json(figure)) for element, _, figure in shown),
             plotly=get_plotlyjs(),
             script=_asset("report.js"),
         ),
@@ -213,56 +257,6 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
     return f'<div class="scroll provenance">{provenance_table(provenance)}</div>'
 
 
-def _figure(element: str, name: str, figure: go.Figure) -> str:
-    """A figure's heading, caption and place."""
-    ours = _ours(figure)
-    heading = _plain(figure.layout.title.text or name.replace("_", " ")) if ours else name.replace("_", " ")
-    subtitle = _plain(figure.layout.title.subtitle.text or "") if ours else ""
-    meta = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
-    caption = str(meta.get("caption", ""))
-    height = figure.layout.height or 450
-    style = f"height:{height - (ours['title_px'] if ours else 0)}px"
-    if figure.layout.width:
-        style += f";width:{figure.layout.width}px"
-    elif ours:
-        style += f";min-width:{ours['min_width_px']}px"
-    return (
-        f'<figure aria-labelledby="{element}-title">\n<h3 id="{element}-title">{html.escape(heading)}</h3>\n'
-        f'<figcaption><p>{html.escape(caption)}</p><p class="soft">{html.escape(subtitle)}</p></figcaption>\n'
-        f'<div class="scroll" tabindex="0"><div class="plot" id="{element}" role="img" '
-        f'aria-label="{html.escape(f"{heading}. {caption}")}" style="{style}"></div></div>\n</figure>'
-    )
-
-
-def _ours(figure: go.Figure) -> dict[str, Any]:
-    """What a figure of vitlens says to the page in `layout.meta`; empty for any other figure."""
-    meta = figure.layout.meta
-    return meta if isinstance(meta, dict) and "title_px" in meta else {}
-
-
-def _for_page(figure: go.Figure) -> str:
-    """A figure as JSON, in the page's own theme; its title the page writes as a heading."""
-    ours = _ours(figure)
-    shown = go.Figure(figure)
-    if ours:
-        shown.update_layout(
-            title=None,
-            template=None,
-            height=figure.layout.height - ours["title_px"],
-            margin={"t": figure.layout.margin.t - ours["title_px"]},
-        )
-    # The encoder is named, for another would be taken where it is installed, and write other bytes.
-    content = json.loads(to_json(shown, validate=False, engine="json"))
-    return json.dumps(
-        {"data": content["data"], "layout": content["layout"], "themed": bool(ours)}, separators=(",", ":")
-    )
-
-
-def _plain(text: str) -> str:
-    """Text as plotly would show it, without its tags and entities."""
-    return html.unescape(re.sub(r"<[^>]*>", " ", text))
-
-
 def _json(element: str, content: str) -> str:
     """JSON that a script of the page reads; `<` is written so that no text can end the element."""
     safe = content.replace("<", "\\u003c")
@@ -271,8 +265,3 @@ def _json(element: str, content: str) -> str:
 
 def _asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _id(place: int, name: str) -> str:
-    """An element's id, and the name of the picture that a reader saves."""
-    return f"figure-{place}-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .charts.entropy import KIND_WORDS
+from .charts.variables import KIND_WORDS
 
 MINUS = "−"
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy import stats
 
 LEVEL = 0.95
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 
 def wilson(
@@ -33,11 +34,10 @@ def wilson(
         >>> low.round(3), high.round(3)
         (array([0.]), array([0.278]))
     """
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = hits / n
-        center = (hits + z**2 / 2) / (n + z**2)
-        half = z / (n + z**2) * np.sqrt(n * share * (1 - share) + z**2 / 4)
+        center = (hits + Z**2 / 2) / (n + Z**2)
+        half = Z / (n + Z**2) * np.sqrt(n * share * (1 - share) + Z**2 / 4)
     # At 0 and at n hits one end is exact; rounding must not put it beyond the share itself.
     return np.clip(np.minimum(center - half, share), 0, 1), np.clip(np.maximum(center + half, share), 0, 1)
 

@@ -1,4 +1,4 @@
-"""Attention maps of some images: the picture, and beside it where each checkpoint looks."""
+"""Maps over patches: a picture, and beside it what each checkpoint has there."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import plotly.graph_objects as go
 import xarray as xr
 from jaxtyping import Float
 
-from .png import data_uri
-from .reading import clean_first, has, names
-from .style import CHARACTER_PX, LINE_PX, SEQUENTIAL, escape, finish, lines, wrap
+from .heatmaps import rounded
+from .reading import has, names
+from .sheet import COLORBAR_PX, SIDE_PX, Sheet
+from .style import DIVERGING, SEQUENTIAL, escape, finish, lines
+from .variables import IMAGE_DIMS, MAP_DIMS, PLACE_DIMS, quantity
 
-CELL_PX = 150.0
-GAP_PX = 18.0
-HEAD_PX = 26.0
-FOOT_PX = 2 * LINE_PX + 12.0
-SIDE_PX = 10.0
-COLORBAR_PX = 92.0
-CELL_COLUMNS = int(CELL_PX / CHARACTER_PX)
+N_IMAGES = 6
+"""Images of a figure; of more the first are shown."""
+
+_DIMS = ("condition", "image", "checkpoint", *MAP_DIMS)
 
 
 def attention_maps(examples: xr.Dataset | None, class_names: Sequence[str] | None) -> go.Figure | None:
@@ -37,61 +36,138 @@ def attention_maps(examples: xr.Dataset | None, class_names: Sequence[str] | Non
     """
     if examples is None or not has(examples, "attention_map"):
         return None
-    sheet = _Sheet(examples, class_names)
+    n, n_heads = examples.sizes["image"], examples.sizes["head"]
+    return _maps(
+        Sheet(examples, class_names),
+        100 * examples["attention_map"].mean("head"),
+        unit="% of attention",
+        title="Attention maps",
+        subtitle=f"{n} example image{'' if n == 1 else 's'}; mean over {n_heads} "
+        f"head{'' if n_heads == 1 else 's'}",
+        caption="Attention from the class token to each patch (without a class token: the mean over all "
+        "patches' queries), averaged over heads, in percent of the query's attention. Colors mean the same "
+        "for every picture of a layer and saturate at the 99th percentile. Under each map: the checkpoint's "
+        "prediction and the probability it gives the correct class.",
+    )
+
+
+def maps(
+    data: xr.Dataset, name: str, examples: xr.Dataset | None, class_names: Sequence[str] | None
+) -> go.Figure:
+    """A variable over patches, for some images under every checkpoint.
+
+    Args:
+        data: holds the variable (checkpoint, condition, named_image or image, patch_row, patch_column),
+            perhaps by layer or resid_layer, and perhaps by head, of which the mean is shown. If they are
+            there for these images, `label`, `predicted` and `correct_probability` are written beside the
+            maps.
+        name: of the variable.
+        examples: may hold the `pixels` of these images.
+        class_names: name of each class, by index.
+
+    Returns:
+        The figure, with a menu for the layer (the last one first) and one for the condition.
+    """
+    shown = quantity(data, name)
+    dim = next(dim for dim in IMAGE_DIMS[::-1] if dim in shown.values.dims)
+    n_all = data.sizes[dim]
+    values = shown.values.rename({dim: "image"}) if dim != "image" else shown.values
+    values = values.sel(image=_chosen(names(data, dim), dim, examples))
+    n_heads = values.sizes.get("head", 1)
+    if "head" in values.dims:
+        values = values.mean("head")
+    sheet = Sheet(_described(values, data, examples), class_names)
+    n = len(sheet.images)
+    place = next((dim for dim in PLACE_DIMS if dim in values.dims), None)
+    signed = bool((values.values < 0).any())
+    written = [text for key, text in _WRITTEN.items() if key in sheet.examples]
+    return _maps(
+        sheet,
+        shown.factor * values.astype(np.float64),
+        unit=shown.unit,
+        title=shown.title,
+        subtitle=(f"{n} of {n_all:,} images" if n < n_all else f"{n} image{'' if n == 1 else 's'}")
+        + ", each by itself"
+        + (f"; mean over {n_heads} heads" if n_heads > 1 else ""),
+        caption=("Red adds, blue takes away; colors" if signed else "Colors")
+        + f" mean the same for every picture{f' of a {place}' if place else ''} and saturate at the 99th "
+        "percentile. These are single images: nothing is averaged over images, and there is no interval."
+        + (f" Under each map: {' and '.join(written)}." if written else ""),
+    )
+
+
+_WRITTEN = {
+    "predicted": "the checkpoint's prediction",
+    "correct_probability": "the probability it gives the correct class",
+}
+
+
+def _maps(
+    sheet: Sheet, values: xr.DataArray, *, unit: str, title: str, subtitle: str, caption: str
+) -> go.Figure:
+    """The sheet with its maps, menus and scale of colors.
+
+    Args:
+        sheet: where everything stands.
+        values: (checkpoint, condition, image, patch_row, patch_column), perhaps by layer or resid_layer.
+        unit: of the values.
+        title: of the figure, escaped.
+        subtitle: what is shown.
+        caption: one or two sentences.
+    """
+    place = next((dim for dim in PLACE_DIMS if dim in values.dims), "layer")
+    if place not in values.dims:
+        values = values.expand_dims({place: [0]})
+    places = values[place].values
+    z = values.sel(condition=sheet.conditions).transpose(place, *_DIMS).values
+    z = z.reshape(len(places), -1, *z.shape[-2:])
+    signed = bool((z < 0).any())
+    ceilings = [_ceiling(of_place) for of_place in z]
+
     figure = go.Figure()
     for condition in range(len(sheet.conditions)):
-        sheet.draw(figure, condition)
+        sheet.draw(figure, condition, unit)
     sheet.set_axes(figure)
-
-    layers = [int(layer) for layer in examples["layer"].values]
-    percent = 100 * examples["attention_map"].mean("head")
-    z = percent.sel(condition=sheet.conditions).transpose("layer", *_DIMS).values
-    maps = [i for i, trace in enumerate(figure.data) if trace.type == "heatmap"]
-    ceilings = [_ceiling(of_layer) for of_layer in z]
-    for i, values in zip(maps, z[-1].reshape(-1, *z.shape[-2:]), strict=True):
-        figure.data[i].z = values
-    menus = [
-        {
-            "active": len(layers) - 1,
-            "buttons": [
-                {
-                    "label": f"layer {layer}",
-                    "method": "update",
-                    "args": [
-                        {"z": [_rounded(values) for values in z[at].reshape(-1, *z.shape[-2:])]},
-                        {"coloraxis.cmax": ceilings[at]},
-                        maps,
-                    ],
-                }
-                for at, layer in enumerate(layers)
-            ],
-        }
-    ]
+    drawn = [i for i, trace in enumerate(figure.data) if trace.type == "heatmap"]
+    for i, of_map in zip(drawn, z[-1], strict=True):
+        figure.data[i].z = of_map
+    menus: list[dict[str, object]] = []
+    if len(places) > 1:
+        buttons = [
+            {
+                "label": f"{place} {escape(label)}",
+                "method": "update",
+                "args": [
+                    {"z": [rounded(of_map) for of_map in z[at]]},
+                    {"coloraxis.cmax": ceilings[at], "coloraxis.cmin": -ceilings[at] if signed else 0},
+                    drawn,
+                ],
+            }
+            for at, label in enumerate(places)
+        ]
+        menus.append({"active": len(places) - 1, "buttons": buttons})
     if len(sheet.conditions) > 1:
         per_condition = len(figure.data) // len(sheet.conditions)
-        menus.append(
+        buttons = [
             {
-                "buttons": [
-                    {
-                        "label": escape(lines(name, 40, 1)[0]),
-                        "method": "update",
-                        "args": [
-                            {"visible": [i // per_condition == at for i in range(len(figure.data))]},
-                            {"annotations": sheet.annotations(at)},
-                        ],
-                    }
-                    for at, name in enumerate(sheet.conditions)
-                ]
+                "label": escape(lines(name, 40, 1)[0]),
+                "method": "update",
+                "args": [
+                    {"visible": [i // per_condition == at for i in range(len(figure.data))]},
+                    {"annotations": sheet.annotations(at)},
+                ],
             }
-        )
+            for at, name in enumerate(sheet.conditions)
+        ]
+        menus.append({"buttons": buttons})
     figure.update_layout(
         annotations=sheet.annotations(0),
         coloraxis={
-            "colorscale": SEQUENTIAL,
-            "cmin": 0,
+            "colorscale": [list(stop) for stop in DIVERGING] if signed else SEQUENTIAL,
+            "cmin": -ceilings[-1] if signed else 0,
             "cmax": ceilings[-1],
             "colorbar": {
-                "title": {"text": "% of<br>attention"},
+                "title": {"text": escape(lines(unit, 18, 1)[0]), "side": "right"},
                 "thickness": 12,
                 "outlinewidth": 0,
                 "len": min(420.0, sheet.plot_px),
@@ -103,18 +179,11 @@ def attention_maps(examples: xr.Dataset | None, class_names: Sequence[str] | Non
             },
         },
     )
-    n = len(sheet.images)
     finish(
         figure,
-        title="Attention maps",
-        subtitle=f"{n} example image{'' if n == 1 else 's'}; mean over {examples.sizes['head']} "
-        f"head{'' if examples.sizes['head'] == 1 else 's'}",
-        caption="Attention from the class token to each patch (without a class token: the mean "
-        "over all patches' "
-        "queries), averaged over heads, in percent of the query's attention. Colors mean the same for every "
-        "picture of a layer and saturate at the 99th percentile. Under each map: the checkpoint's "
-        "prediction and "
-        "the probability it gives the correct class.",
+        title=title,
+        subtitle=subtitle,
+        caption=caption,
         plot_px=sheet.plot_px,
         left_px=SIDE_PX,
         right_px=COLORBAR_PX,
@@ -126,161 +195,45 @@ def attention_maps(examples: xr.Dataset | None, class_names: Sequence[str] | Non
     return figure.update_layout(width=round(sheet.width_px))
 
 
-_DIMS = ("condition", "image", "checkpoint", "patch_row", "patch_column")
+def _chosen(images: Sequence[str], dim: str, examples: xr.Dataset | None) -> list[str]:
+    """Which images to show: those that were named, else those whose pixels were kept, else the first."""
+    kept = names(examples, "image") if examples is not None else []
+    among = [image for image in images if image in kept] if dim == "image" else []
+    return (among or list(images))[:N_IMAGES]
 
 
-class _Sheet:
-    """The sheet of pictures: a row for each image, a column for the pixels and one for each checkpoint.
-
-    Its width is fixed, so that every picture keeps its shape and every line of text its room.
-    """
-
-    def __init__(self, examples: xr.Dataset, class_names: Sequence[str] | None) -> None:
-        self.examples = examples
-        self.class_names = class_names
-        self.images = names(examples, "image")
-        self.checkpoints = names(examples, "checkpoint")
-        self.conditions = clean_first(names(examples, "condition"))
-        self.first_map = 1 if "pixels" in examples else 0
-        self.n_columns = self.first_map + len(self.checkpoints)
-        n_rows, n_columns = examples.sizes["patch_row"], examples.sizes["patch_column"]
-        self.cell_px = float(np.clip(CELL_PX * n_rows / n_columns, 40, 300))
-
-    @property
-    def row_px(self) -> float:
-        return HEAD_PX + self.cell_px + FOOT_PX
-
-    @property
-    def plot_px(self) -> float:
-        return self.row_px * len(self.images)
-
-    @property
-    def inner_px(self) -> float:
-        return self.n_columns * CELL_PX + (self.n_columns - 1) * GAP_PX
-
-    @property
-    def width_px(self) -> float:
-        return max(SIDE_PX + self.inner_px + COLORBAR_PX, 420)
-
-    @property
-    def title_lines(self) -> int:
-        return max(len(lines(name, CELL_COLUMNS)) for name in self.checkpoints)
-
-    def left(self, column: int) -> float:
-        """Left edge of a column, as a share of the inner width."""
-        return column * (CELL_PX + GAP_PX) / self.inner_px
-
-    def top(self, row: int, px: float) -> float:
-        """A height `px` below the top of a row, as a share of the inner height."""
-        return 1 - (row * self.row_px + px) / self.plot_px
-
-    def draw(self, figure: go.Figure, at: int) -> None:
-        """Add one condition's traces, seen if it is the first: the pictures, then the maps still empty."""
-        condition = self.conditions[at]
-        axis = {"visible": at == 0}
-        for row in range(len(self.images)):
-            if self.first_map:
-                pixels = self.examples["pixels"].sel(condition=condition).isel(image=row)
-                source = data_uri(pixels.transpose("row", "column", "channel").values)
-                figure.add_image(source=source, hoverinfo="skip", **self.axes(row, 0), **axis)
-            for k, name in enumerate(self.checkpoints):
-                figure.add_heatmap(
-                    coloraxis="coloraxis",
-                    name=escape(name),
-                    hovertemplate="patch row %{y}, column %{x}<br>%{z:.2f} % of attention",
-                    **self.axes(row, self.first_map + k),
-                    **axis,
-                )
-
-    def axes(self, row: int, column: int) -> dict[str, str]:
-        """The names of one cell's axes, as a trace says them."""
-        number = row * self.n_columns + column + 1
-        suffix = "" if number == 1 else str(number)
-        return {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-
-    def set_axes(self, figure: go.Figure) -> None:
-        """Give every cell its place."""
-        n_patch_rows, n_patch_columns = (self.examples.sizes[dim] for dim in ("patch_row", "patch_column"))
-        for row in range(len(self.images)):
-            for column in range(self.n_columns):
-                names_of = self.axes(row, column)
-                x, y = (names_of[key].replace(key[0], key, 1) for key in ("xaxis", "yaxis"))
-                hidden = {"visible": False, "fixedrange": True}
-                left = self.left(column)
-                domain_x = [left, min(1.0, left + CELL_PX / self.inner_px)]
-                domain_y = [self.top(row, HEAD_PX + self.cell_px), self.top(row, HEAD_PX)]
-                picture = column < self.first_map
-                reach_x, reach_y = {}, {}
-                if not picture:
-                    reach_x = {"range": [-0.5, n_patch_columns - 0.5]}
-                    reach_y = {"range": [n_patch_rows - 0.5, -0.5]}
-                figure.update_layout(
-                    {
-                        x: {"domain": domain_x, "anchor": names_of["yaxis"], **hidden, **reach_x},
-                        y: {"domain": domain_y, "anchor": names_of["xaxis"], **hidden, **reach_y},
-                    }
-                )
-
-    def annotations(self, at: int) -> list[dict[str, object]]:
-        """All text of one condition: columns' titles, rows' images and classes, maps' predictions."""
-        said = []
-        for column, name in enumerate(["image"] * self.first_map + self.checkpoints):
-            middle = self.left(column) + CELL_PX / 2 / self.inner_px
-            said.append(_text(f"<b>{wrap(name, CELL_COLUMNS)}</b>", middle, 1.0, "center", "bottom"))
-        for row, image in enumerate(self.images):
-            head = image
-            if "label" in self.examples:
-                head += f" · {self.class_name(self.examples['label'].isel(image=row))}"
-            room = int(self.inner_px / CHARACTER_PX)
-            said.append(_text(wrap(head, room, 1), 0.0, self.top(row, HEAD_PX - 4), "left", "bottom"))
-            for k in range(len(self.checkpoints)):
-                middle = self.left(self.first_map + k) + CELL_PX / 2 / self.inner_px
-                foot = self.prediction(self.conditions[at], row, k)
-                said.append(_text(foot, middle, self.top(row, HEAD_PX + self.cell_px + 4), "center", "top"))
-        return said
-
-    def prediction(self, condition: str, row: int, checkpoint: int) -> str:
-        """What a checkpoint predicts for an image, and how probable it finds the correct class."""
-        values = self.examples.sel(condition=condition).isel(image=row, checkpoint=checkpoint)
-        told = []
-        if "predicted" in values:
-            mark = ""
-            if "label" in values:
-                mark = "✓ " if int(values["predicted"]) == int(values["label"]) else "✗ "
-            told.append(wrap(mark + self.class_name(values["predicted"]), CELL_COLUMNS, 1))
-        if "correct_probability" in values:
-            told.append(f"correct class: {float(values['correct_probability']):.1%}")
-        return "<br>".join(told)
-
-    def class_name(self, index: xr.DataArray) -> str:
-        """The name of a class, or its number where it has none."""
-        number = int(index)
-        if self.class_names is not None and 0 <= number < len(self.class_names):
-            return str(self.class_names[number])
-        return f"class {number}"
-
-
-def _text(text: str, x: float, y: float, xanchor: str, yanchor: str) -> dict[str, object]:
-    return {
-        "text": text,
-        "x": x,
-        "y": y,
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": xanchor,
-        "yanchor": yanchor,
-        "showarrow": False,
-        "align": xanchor,
-        "borderpad": 0,
-    }
+def _described(values: xr.DataArray, data: xr.Dataset, examples: xr.Dataset | None) -> xr.Dataset:
+    """The maps' images as a sheet reads them: with pixels, labels and predictions where they are known."""
+    made = values.to_dataset(name="map")
+    images, conditions = names(made, "image"), names(made, "condition")
+    if "image" in data.coords and set(images) <= set(names(data, "image")):
+        for name in ("label", *_WRITTEN):
+            if name in data and "image" in data[name].dims:
+                made[name] = data[name].sel(image=images)
+        if "label" in made:
+            made["label"] = made["label"].isel(checkpoint=0, condition=0, drop=True)
+    if examples is None or "pixels" not in examples:
+        return made
+    kept = examples["pixels"]
+    known = np.array(
+        [
+            [one in names(examples, "image") and of in names(examples, "condition") for one in images]
+            for of in conditions
+        ]
+    )
+    if known.any():
+        pixels = np.zeros(
+            (*known.shape, *(kept.sizes[dim] for dim in ("row", "column", "channel"))), np.uint8
+        )
+        for at in np.argwhere(known):
+            here = kept.sel(condition=conditions[at[0]], image=images[at[1]])
+            pixels[tuple(at)] = here.transpose("row", "column", "channel").values
+        made["pixels"] = (("condition", "image", "row", "column", "channel"), pixels)
+        made["pixels_known"] = (("condition", "image"), known)
+    return made
 
 
 def _ceiling(values: Float[np.ndarray, "*axes"]) -> float:
-    """The value at which colors saturate: one bright patch must not darken all others."""
-    finite = values[np.isfinite(values)]
+    """The size at which colors saturate: one bright patch must not darken all others."""
+    finite = np.abs(values[np.isfinite(values)])
     return float(np.quantile(finite, 0.99)) or 1.0 if len(finite) else 1.0
-
-
-def _rounded(values: Float[np.ndarray, "row column"]) -> list[list[float | None]]:
-    """Values for a menu, short in a file; NaN as nothing."""
-    return [[None if np.isnan(value) else round(float(value), 3) for value in row] for row in values]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import AXIS_PX, CHARACTER_PX, LINE_PX, lines, wrap
+from .style import AXIS_PX, CHARACTER_PX, FONT_PX, LINE_PX, lines, wrap
 
 
 @dataclass(frozen=True)
@@ -61,23 +60,24 @@ class Grid:
 
     def figure(self) -> go.Figure:
         """The empty panels under their titles."""
-        return make_subplots(
+        figure = make_subplots(
             rows=self.n_rows,
             cols=self.n_columns,
             vertical_spacing=self.gap_px / self.plot_px if self.n_rows > 1 else 0.0,
             horizontal_spacing=min(0.05, 0.5 / self.n_columns) if self.n_columns > 1 else 0.0,
             subplot_titles=[wrap(title, self.title_columns) for title in self.titles],
         )
+        return figure.update_annotations(font_size=FONT_PX + 1)  # plotly's own size is too tall for its band
 
     def place(self, panel: int) -> dict[str, int]:
         """Row and column of a panel, as plotly counts them."""
         return {"row": panel // self.n_columns + 1, "col": panel % self.n_columns + 1}
 
-    def label(self, figure: go.Figure, x: str, y: str, **both: Any) -> None:
+    def label(self, figure: go.Figure, x: str, y: str) -> None:
         """Write the axes' titles where the grid ends: below the lowest panels and left of the first."""
-        for panel in range(len(self.titles)):
-            lowest = panel + self.n_columns >= len(self.titles)
-            first = panel % self.n_columns == 0
-            place = self.place(panel)
-            figure.update_xaxes(title={"text": x if lowest else "", "standoff": 8}, **both, **place)
-            figure.update_yaxes(title={"text": y if first else "", "standoff": 8}, **both, **place)
+        n = len(self.titles)
+        titled = {f"xaxis{panel + 1}": x for panel in range(max(0, n - self.n_columns), n)}
+        titled |= {f"yaxis{panel + 1}": y for panel in range(0, n, self.n_columns)}
+        figure.update_layout(
+            {axis: {"title": {"text": text, "standoff": 8}} for axis, text in titled.items()}
+        )

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from .style import LINE_PX, Look, columns_px, escape, lines, n_columns, wrap
+from .style import FONT_PX, LINE_PX, Look, columns_px, escape, lines, n_columns, wrap
 
 LABEL_COLUMNS = 20
 PANEL_PX = 150
@@ -96,6 +96,7 @@ class Rows:
             horizontal_spacing=0.06 if len(titles) > 1 else 0.0,
             subplot_titles=[wrap(title, 30) for title in titles],
         )
+        figure.update_annotations(font_size=FONT_PX + 1)
         n = len(self.conditions)
         figure.update_yaxes(range=[n - 0.5, -0.5], showgrid=False, zeroline=False, fixedrange=True)
         figure.update_yaxes(
@@ -107,10 +108,19 @@ class Rows:
         )
         for column, axis in enumerate(axes, start=1):
             figure.update_xaxes(title={"text": axis, "standoff": 8}, zeroline=False, nticks=6, col=column)
-            for boundary in range(n + 1):
-                figure.add_hline(
-                    y=boundary - 0.5, line={"color": "rgba(128,128,128,0.35)", "width": 1}, row=1, col=column
-                )
+        figure.update_layout(
+            shapes=[
+                {
+                    "type": "line",
+                    "xref": f"x{column} domain" if column > 1 else "x domain",
+                    "yref": f"y{column}" if column > 1 else "y",
+                    **{"x0": 0, "x1": 1, "y0": boundary - 0.5, "y1": boundary - 0.5},
+                    "line": {"color": "rgba(128,128,128,0.35)", "width": 1},
+                }
+                for column in range(1, len(axes) + 1)
+                for boundary in range(n + 1)
+            ]
+        )
         return figure
 
 
@@ -150,7 +160,7 @@ def dots(rows: Rows, panels: Sequence[Panel]) -> go.Figure:
                 row=1,
                 col=column,
             )
-        figure.update_xaxes(**_span(panel), col=column)
+        figure.update_xaxes(**span(panel), col=column)
     return figure
 
 
@@ -159,7 +169,7 @@ def hover_head(checkpoint: str, condition: str) -> str:
     return f"<b>{escape(checkpoint)}</b> · {escape(condition)}"
 
 
-def _span(panel: Panel) -> dict[str, Any]:
+def span(panel: Panel) -> dict[str, Any]:
     """A range that holds every interval with a little air, within the panel's limits."""
     ends = np.concatenate([panel.low.ravel(), panel.high.ravel(), panel.value.ravel()])
     ends = ends[np.isfinite(ends)]

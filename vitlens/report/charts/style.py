@@ -227,6 +227,7 @@ def finish(
             "y": 1 + panel_title_px / plot_px,
             "yanchor": "bottom",
             "font": {"size": FONT_PX + 1},
+            "tracegroupgap": 4,  # between rows; with plotly's own 10 they would not fit their band
         },
         updatemenus=[
             {

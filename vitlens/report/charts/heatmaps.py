@@ -1,0 +1,210 @@
+"""Heat maps side by side, one panel for each checkpoint, with a menu for the condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from jaxtyping import Float
+
+from .panels import Grid
+from .reading import clean_first
+from .style import DIVERGING, SEQUENTIAL, escape, finish, lines, tick_step
+
+MARK = "●"
+_NAMED_PX = 36.0  # a column whose name is a word
+_WIDEST_PX = 940.0
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Which dims a sheet of heat maps has.
+
+    Attributes:
+        choice: the dim that the left menu chooses from; of one label there is no menu.
+        row: the dim that runs upward.
+        column: the dim that runs to the right.
+        choice_words: a label of `choice` as the menu says it.
+    """
+
+    choice: str
+    row: str
+    column: str
+    choice_words: Callable[[str], str] = str
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """All dims, in the order in which values are held."""
+        return (self.choice, "condition", "checkpoint", self.row, self.column)
+
+
+def heatmaps(
+    means: xr.DataArray,
+    axes: Axes,
+    *,
+    title: str,
+    subtitle: str,
+    caption: str,
+    unit: str,
+    symmetric: bool,
+    marks: xr.DataArray | None = None,
+    interval: tuple[xr.DataArray, xr.DataArray] | None = None,
+) -> go.Figure:
+    """One panel for each checkpoint; menus choose among `axes.choice` and among the conditions.
+
+    Each menu changes what the other leaves alone: the choice which traces are seen, the condition their
+    values. A choice has one scale of colors for every panel and condition.
+
+    Args:
+        means: with the dims of `axes`; NaN leaves a cell empty.
+        axes: which dims stand where.
+        title: of the figure, escaped.
+        subtitle: what is averaged over.
+        caption: what is shown.
+        unit: of the values.
+        symmetric: differences, in diverging colors around 0.
+        marks: Booleans with the same dims: the cells that carry a mark.
+        interval: lower and upper ends, with the same dims, for the pointer.
+
+    Returns:
+        The figure.
+    """
+    conditions = clean_first([str(name) for name in means["condition"].values])
+    choices = [
+        str(name) for name in means[axes.choice].values if means.sel({axes.choice: name}).notnull().any()
+    ]
+    at = {"condition": conditions, axes.choice: choices}
+    means = means.sel(at).transpose(*axes.dims)
+    checkpoints = [str(name) for name in means["checkpoint"].values]
+    z: Float[np.ndarray, "choice condition checkpoint row column"] = means.values
+    ends = None
+    if interval is not None:
+        ends = np.stack([end.sel(at).transpose(*axes.dims).values for end in interval], axis=-1)
+    text = None
+    if marks is not None:
+        text = np.where(marks.sel(at).transpose(*axes.dims).values, MARK, "")
+
+    n_rows, n_columns = z.shape[-2:]
+    is_named = not np.issubdtype(means[axes.column].dtype, np.number)
+    width = max(118.0, (_NAMED_PX if is_named else 16.0) * n_columns)
+    grid = Grid(
+        checkpoints,
+        n_columns=min(max(1, int(_WIDEST_PX / width)), 4, len(checkpoints)),
+        panel_px=(width, float(np.clip(22 * n_rows, 130, 420))),
+    )
+    figure = grid.figure()
+    traces = [(choice, panel) for choice in range(len(choices)) for panel in range(len(checkpoints))]
+    for choice, panel in traces:
+        figure.add_heatmap(
+            z=z[choice, 0, panel],
+            x=means[axes.column].values,
+            y=means[axes.row].values,
+            text=None if text is None else text[choice, 0, panel],
+            texttemplate=None if text is None else "%{text}",
+            name=escape(checkpoints[panel]),
+            customdata=None if ends is None else rounded(ends[choice, 0, panel]),
+            hovertemplate=f"{axes.row} %{{y}}, {axes.column} %{{x}}<br>%{{z:.4g}}"
+            + ("" if ends is None else " [%{customdata[0]}, %{customdata[1]}]")
+            + f" {escape(unit)}",
+            coloraxis="coloraxis",
+            visible=choice == 0,
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            **grid.place(panel),
+        )
+    spans = [_span(z[choice], symmetric) for choice in range(len(choices))]
+    figure.update_layout(
+        coloraxis={
+            **({"colorscale": [list(stop) for stop in DIVERGING], "cmid": 0} if symmetric else {}),
+            **({} if symmetric else {"colorscale": SEQUENTIAL}),
+            "cmin": spans[0][0],
+            "cmax": spans[0][1],
+            "colorbar": {
+                "title": {"text": escape(lines(unit, 18, 1)[0]), "side": "right"},
+                "thickness": 12,
+                "outlinewidth": 0,
+                "x": 1.02,
+                "xpad": 0,
+            },
+        }
+    )
+    menus: list[dict[str, object]] = []
+    if len(choices) > 1:
+        buttons = [
+            {
+                "label": escape(axes.choice_words(name)),
+                "method": "update",
+                "args": [
+                    {"visible": [choice == i for choice, _ in traces]},
+                    {"coloraxis.cmin": spans[i][0], "coloraxis.cmax": spans[i][1]},
+                ],
+            }
+            for i, name in enumerate(choices)
+        ]
+        menus.append({"buttons": buttons})
+    if len(conditions) > 1:
+        buttons = [
+            {
+                "label": escape(lines(name, 40, 1)[0]),
+                "method": "restyle",
+                "args": [
+                    {
+                        key: [short(values[choice, i, panel]) for choice, panel in traces]
+                        for key, values, short in (
+                            ("z", z, rounded),
+                            ("text", text, np.ndarray.tolist),
+                            ("customdata", ends, rounded),
+                        )
+                        if values is not None
+                    }
+                ],
+            }
+            for i, name in enumerate(conditions)
+        ]
+        menus.append({"buttons": buttons})
+    plain: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""}
+    figure.update_xaxes(**_ticks(means[axes.column].values, 8), **plain)
+    figure.update_yaxes(**_ticks(means[axes.row].values, 13), **plain)
+    grid.label(figure, x=axes.column, y=axes.row)
+    return finish(
+        figure,
+        title=title,
+        subtitle=subtitle,
+        caption=caption,
+        plot_px=grid.plot_px,
+        left_px=grid.left_px,
+        right_px=84,
+        panel_title_lines=grid.title_lines,
+        menus=menus,
+        min_width_px=max(grid.min_width_px + 68, 560 if len(menus) > 1 else 320),
+    )
+
+
+def rounded(values: Float[np.ndarray, "*axes"]) -> list[Any]:
+    """Values for a menu as nested lists, four digits each, short in a file; NaN as nothing."""
+    short = [float(f"{value:.4g}") if np.isfinite(value) else None for value in values.ravel()]
+    nested: list[Any] = np.array(short, dtype=object).reshape(values.shape).tolist()
+    return nested
+
+
+def _ticks(labels: np.ndarray, most: int) -> dict[str, Any]:
+    """Whole numbers as many as there is room for; names all of them."""
+    if np.issubdtype(labels.dtype, np.number):
+        return {"dtick": tick_step(len(labels), most), "tick0": 0}
+    return {"type": "category", "tickangle": 0}
+
+
+def _span(z: Float[np.ndarray, "*axes"], symmetric: bool) -> tuple[float, float]:
+    """The range of colors: all values of one choice, around zero if they are differences."""
+    finite = z[np.isfinite(z)]
+    if not len(finite):
+        return (-1.0, 1.0) if symmetric else (0.0, 1.0)
+    if symmetric:
+        widest = float(np.abs(finite).max()) or 1.0
+        return -widest, widest
+    return float(finite.min()), float(finite.max())
