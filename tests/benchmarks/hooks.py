@@ -17,13 +17,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 
 import timm
 import torch
+from interleaved import interleaved, print_table
 from torch import Tensor, nn
 
 import vitlens as vl
@@ -167,22 +166,9 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     if (traced := nnsight_residual(model, images)) is not None:
         timed["nnsight, residual stream"] = traced
     timed |= bridge(batch, d_model=model.embed_dim, n_heads=model.blocks[0].attn.num_heads)
-    for run in timed.values():
-        run()
-    ratios: dict[str, list[float]] = {variant: [] for variant in timed}
-    order = list(timed)
-    for _ in range(rounds):
-        random.shuffle(order)
-        seconds = {}
-        for variant in order:
-            start = time.perf_counter()
-            kept = timed[variant]()
-            seconds[variant] = time.perf_counter() - start
-            del kept
-        for variant in timed:
-            own = "plain Hugging Face" if variant.startswith("bridge") else "plain timm"
-            ratios[variant].append(seconds[variant] / seconds[own])
-    return ratios
+    return interleaved(
+        timed, rounds, lambda variant: "plain Hugging Face" if variant.startswith("bridge") else "plain timm"
+    )
 
 
 def main() -> None:
@@ -198,13 +184,7 @@ def main() -> None:
     thresholds = "raised" if "MALLOC_TOP_PAD_" in os.environ else "default"
     print(f"{options.threads} threads, {options.rounds} rounds, allocator thresholds {thresholds}")
     columns = {case: measure(name, batch, options.rounds) for case, (name, batch) in CASES.items()}
-    print(f"{'ratio to plain timm, median [quartiles]':<42}" + "".join(f"{case:>26}" for case in columns))
-    for variant in next(iter(columns.values())):
-        cells = []
-        for ratios in columns.values():
-            low, median, high = statistics.quantiles(ratios[variant], n=4)
-            cells.append(f"{f'{median:.3f} [{low:.3f}, {high:.3f}]':>26}")
-        print(f"{variant:<42}" + "".join(cells))
+    print_table("ratio to plain timm, median [quartiles]", columns)
 
 
 if __name__ == "__main__":
