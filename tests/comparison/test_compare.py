@@ -170,3 +170,16 @@ def test_the_report_states_the_summary_it_is_given(comparison, tmp_path):
     content = path.read_text(encoding="utf-8")
     assert "<h1>Mine</h1>" in content
     assert '<td class="equivalent">' in content
+
+
+def test_images_that_an_analysis_names_are_among_the_examples(images):
+    models = {"base": model(0), "tuned": model(1)}
+    named = (images[5]["image_id"],)
+    made = vl.compare(
+        models,
+        images,
+        analyses=[vl.Prediction(), vl.AttentionRollout(image_ids=named)],
+        n_examples=2,
+        progress=False,
+    )
+    assert made.examples["image"].values.tolist() == [images[place]["image_id"] for place in (0, 5, 23)]

@@ -12,7 +12,7 @@ from sklearn.linear_model import RidgeClassifier
 from vitlens.errors import DatasetError
 from vitlens.images import batches, check, corrupt, spectrum
 from vitlens.images.drawing import SHAPES, TEXTURES
-from vitlens.images.textured_shapes import GROUND_CHROMA, MEAN, RANGES, SHAPE_CHROMA, STD, textured_shapes
+from vitlens.images.textured_shapes import CHROMA, MEAN, RANGES, STD, textured_shapes
 
 LUMA = np.array([0.299, 0.587, 0.114])
 N_TRAIN, N_TEST = 1200, 800
@@ -90,8 +90,8 @@ def test_the_mask_is_the_shape_that_the_factors_describe(worlds):
         mask = factors["mask"].numpy()
         assert mask.shape == (32, 32)
         assert mask.dtype == bool
-        assert covered[mask].min() > 0.3
-        assert covered[~mask].max() < 0.7
+        assert covered[mask].min() > 0.2  # at the tip of a triangle
+        assert covered[~mask].max() < 0.75
         assert abs(covered.sum() / factors["size_pixels"] ** 2 - 1) < 0.005
         assert abs(mask.sum() / factors["size_pixels"] ** 2 - 1) < 0.06
         rows, columns = np.nonzero(mask)
@@ -112,12 +112,12 @@ def test_ground_and_shape_have_the_luma_and_the_hue_of_their_factors(worlds):
         # Over the whole shape the texture has no mean, which leaves the contrast times the area.
         assert abs(shape.sum() / covered.sum() / factors["contrast"] - 1) < 0.01
         difference = image - light
-        for hue, strength, where in (
-            (factors["ground_hue_degrees"], GROUND_CHROMA, outside),
-            (factors["hue_degrees"], SHAPE_CHROMA, well_inside(covered)),
+        for hue, where in (
+            (factors["ground_hue_degrees"], outside),
+            (factors["hue_degrees"], well_inside(covered)),
         ):
             red_blue = difference[0][where] + 1j * difference[2][where]
-            assert np.abs(red_blue - strength * np.exp(1j * np.radians(hue))).max() < 1e-6
+            assert np.abs(red_blue - CHROMA * np.exp(1j * np.radians(hue))).max() < 1e-6
 
 
 def test_the_texture_is_a_gray_wave_of_its_period_orientation_and_rms(worlds, pixels):
@@ -164,7 +164,7 @@ def test_what_is_drawn_is_fixed():
     assert (first["shape"], first["texture"]) == ("triangle", "zigzag")
     assert first["size_pixels"] == pytest.approx(13.644439, abs=1e-6)
     assert first["shading_degrees"] == pytest.approx(221.792463, abs=1e-6)
-    assert world[0]["pixels"].mean().item() == pytest.approx(0.326109, abs=1e-6)
+    assert world[0]["pixels"].mean().item() == pytest.approx(0.309325, abs=1e-6)
 
 
 def test_train_and_test_share_no_image(worlds, pixels):
@@ -226,8 +226,8 @@ def test_all_other_factors_are_uniform_and_independent_of_the_class_and_of_each_
 
 
 def test_mean_and_std_are_those_of_the_pixels(pixels):
-    assert torch.allclose(pixels["train"].mean((0, 2, 3)), torch.tensor(MEAN), atol=0.01)
-    assert torch.allclose(pixels["train"].std((0, 2, 3)), torch.tensor(STD), atol=0.01)
+    assert torch.allclose(pixels["train"].mean((0, 2, 3)), torch.tensor(MEAN), atol=0.003)
+    assert torch.allclose(pixels["train"].std((0, 2, 3)), torch.tensor(STD), atol=0.003)
 
 
 def test_no_value_is_clipped(pixels):
@@ -270,7 +270,7 @@ def test_a_blur_leaves_half_a_level_of_255_of_the_texture(worlds, pixels):
     blurred = luma(corrupt(pair, "gaussian_blur", severity=3, image_ids=[str(place) for place in range(320)]))
     left = np.abs(blurred[160:] - blurred[:160]).max((1, 2))
     assert left.mean() < 0.5 / 255
-    assert left.max() < 1.5 / 255
+    assert left.max() < 2 / 255
 
 
 def energy_by_frequency(pixels: torch.Tensor, masks: np.ndarray) -> np.ndarray:

@@ -169,6 +169,20 @@ def test_an_axis_that_changes_between_batches_is_refused():
         vl.run(model(0), items(3), [Odd()], batch_size=2, progress=False)
 
 
+def test_a_size_that_changes_between_batches_is_refused():
+    class Odd:
+        def hooks(self, model):
+            return {}
+
+        def __call__(self, model, cache, logits, batch):
+            return vl.table({"x": (("part",), logits[:, : len(batch)])})
+
+    with pytest.raises(
+        vl.errors.AnalysisError, match=r"Odd gives 'x' with {'part': 1}.*{'part': 2}.* before"
+    ):
+        vl.run(model(0), items(3), [Odd()], batch_size=2, progress=False)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16"])
 def test_mixed_precision_rounds_and_returns_float32(precision):
     a, dataset = model(0), items(4)

@@ -132,7 +132,8 @@ def compare(
         saes: checkpoint name -> its SAEs, to be matched; `"unrelated"` may be there besides.
         unrelated_model: the random-weight model behind `saes["unrelated"]`.
         class_names: names of the classes, by index, for the figures.
-        n_examples: images shown with their attention maps, spread evenly over the data set; 0 for none.
+        n_examples: images shown with their attention maps, spread evenly over the data set, besides those
+            that an analysis names; 0 for none at all.
         batch_size: images in a forward pass.
         seed: of the corruptions and of the resampling.
         num_workers: processes that load images.
@@ -173,7 +174,8 @@ def compare(
         num_workers=num_workers,
         progress=progress,
     )
-    items = choose(dataset, n_examples) if n_examples and model.cfg.n_classes else []
+    named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
+    items = choose(dataset, n_examples, sorted(named)) if n_examples and model.cfg.n_classes else []
     shown = list(conditions)[:_N_EXAMPLE_CONDITIONS]
     return Comparison(
         data=data,

@@ -9,17 +9,28 @@ import numpy as np
 import xarray as xr
 
 from ..analyses import AttentionMap, Prediction
-from ..images import batches, parse_conditions
+from ..images import batches, known, parse_conditions
 from ..models import HookedViT
 from ..running import Analysis, run
 
 
-def choose(dataset: Any, n: int) -> list[Any]:
-    """`n` items spread evenly over a data set, whatever they show; none of one that is read but once."""
+def choose(dataset: Any, n: int, named: Sequence[str] = ()) -> list[Any]:
+    """Items to show: those that are named, and `n` spread evenly over the data set, whatever they show.
+
+    Args:
+        dataset: as for `run`; of one that is read but once nothing can be shown.
+        n: how many to spread.
+        named: image ids; found where the data set knows its ids.
+
+    Returns:
+        Each item once, in the order of the data set.
+    """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         return []
     total = len(dataset)
-    return [dataset[int(index)] for index in np.linspace(0, total - 1, min(n, total)).round()]
+    spread = {int(index) for index in np.linspace(0, total - 1, min(n, total)).round()}
+    asked = {place for place, image_id in enumerate(known(dataset, "image_ids")) if image_id in named}
+    return [dataset[index] for index in sorted(spread | asked)]
 
 
 def show(

@@ -28,6 +28,13 @@ class Owner(NamedTuple):
     who: str
 
 
+class _Described(NamedTuple):
+    dims: tuple[Hashable, ...]
+    sizes: dict[Hashable, int]
+    attrs: dict[str, Any]
+    owner: Owner
+
+
 class Rows:
     """The rows of some consecutive images under every condition, for every checkpoint.
 
@@ -39,9 +46,9 @@ class Rows:
     def __init__(self, checkpoints: Sequence[str], conditions: Sequence[str]) -> None:
         self._names = {"checkpoint": list(checkpoints), "condition": list(conditions)}
         self._ids: dict[str, list[str]] = {dim: [] for dim in IMAGE_DIMS}
-        self._described: dict[str, tuple[tuple[Hashable, ...], dict[str, Any], Owner]] = {}
+        self._described: dict[str, _Described] = {}
         self._coords: dict[str, xr.Variable] = {}
-        self._cells: dict[tuple[str, str, str], list[np.ndarray]] = {}
+        self._cells: dict[tuple[str, str, str], _Grown] = {}
 
     def __bool__(self) -> bool:
         return bool(self._ids["image"])
@@ -61,7 +68,7 @@ class Rows:
             self._add_coord(str(name), coord.variable, owner.who)
         for name, variable in table.data_vars.items():
             self._add_variable(str(name), variable.variable, owner)
-            self._cells.setdefault((str(name), checkpoint, condition), []).append(variable.values)
+            self._cells.setdefault((str(name), checkpoint, condition), _Grown()).add(variable.values)
 
     def _add_coord(self, name: str, coord: xr.Variable, who: str) -> None:
         if name in IMAGE_DIMS:
@@ -75,18 +82,21 @@ class Rows:
             )
 
     def _add_variable(self, name: str, variable: xr.Variable, giver: Owner) -> None:
-        described = self._described.setdefault(name, (variable.dims, dict(variable.attrs), giver))
-        dims, _, owner = described
-        if owner != giver:
+        sizes = dict(zip(variable.dims[1:], variable.shape[1:], strict=True))
+        described = self._described.setdefault(
+            name, _Described(variable.dims, sizes, dict(variable.attrs), giver)
+        )
+        if described.owner != giver:
             raise AnalysisError(
-                f"{giver.who} and {owner.who} both give the variable '{name}'.",
+                f"{giver.who} and {described.owner.who} both give the variable '{name}'.",
                 expected="one owner for each variable",
                 remedy="Run them apart, or rename the variable in one of them.",
             )
-        if dims != variable.dims:
+        if (described.dims, described.sizes) != (variable.dims, sizes):
             raise AnalysisError(
-                f"{owner.who} gives '{name}' with dims {variable.dims}, and gave it with {dims} before.",
-                expected="the same dims in every batch, condition and checkpoint",
+                f"{giver.who} gives '{name}' with {sizes} along {variable.dims}, and gave it with "
+                f"{described.sizes} along {described.dims} before.",
+                expected="the same axes in every batch, condition and checkpoint",
                 remedy="Let the shape of a variable depend on the architecture alone.",
             )
 
@@ -97,10 +107,10 @@ class Rows:
             AnalysisError: a variable is missing in some batches.
         """
         variables = {}
-        for name, (dims, attrs, owner) in self._described.items():
+        for name, (dims, _, attrs, owner) in self._described.items():
             cells = [
                 [
-                    np.concatenate(self._cells.get((name, checkpoint, condition), [np.empty(0)]))
+                    self._cells.get((name, checkpoint, condition), _Grown()).rows()
                     for condition in self._names["condition"]
                 ]
                 for checkpoint in self._names["checkpoint"]
@@ -116,6 +126,32 @@ class Rows:
         used = {dim for dims, _, _ in variables.values() for dim in dims}
         ids = {dim: self._ids[dim] for dim in IMAGE_DIMS if dim == "image" or dim in used}
         return xr.Dataset(variables, coords={**self._names, **ids, **self._coords})
+
+
+class _Grown:
+    """An array that grows by rows.
+
+    Were each batch's small array kept by itself, they would lie scattered among the activations of all
+    batches, and keep the memory between them from being used again.
+    """
+
+    def __init__(self) -> None:
+        self._array = np.empty(0)
+        self._n = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        n = self._n + len(rows)
+        if self._n == 0:
+            self._array = rows.copy()
+        elif n > len(self._array) or rows.dtype != self._array.dtype:
+            grown = np.empty((max(n, 2 * self._n), *rows.shape[1:]), np.result_type(rows, self._array))
+            grown[: self._n] = self._array[: self._n]
+            self._array = grown
+        self._array[self._n : n] = rows
+        self._n = n
+
+    def rows(self) -> np.ndarray:
+        return self._array[: self._n]
 
 
 def checked(table: object, who: str, n_images: int) -> xr.Dataset:
