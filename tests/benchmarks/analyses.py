@@ -13,6 +13,7 @@ faults, which belong to the allocator, see hooks.py.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import random
 import resource
 import subprocess
@@ -132,7 +133,7 @@ def with_entropy() -> None:
 
 
 def many_images(n_images: int) -> None:
-    """A whole run over so many images, and what its rows take."""
+    """A whole run over so many images: its peak, what of it was in use, and what its rows take."""
     torch.manual_seed(0)
     model = vl.HookedViT(
         timm.models.VisionTransformer(
@@ -140,9 +141,46 @@ def many_images(n_images: int) -> None:
         )
     )
     analyses = [vl.Prediction(), vl.LogitLens(), vl.AttentionEntropy()]
-    vl.run(model, Drawn(64, 64), analyses, progress=False)
-    data = report("run", lambda: vl.run(model, Drawn(n_images, 64), analyses, progress=False))
+    in_use: list[float] = []
+
+    def look(pixels: Tensor) -> Tensor:
+        in_use.append(in_use_mib())
+        return pixels
+
+    def run(n_images: int) -> object:
+        return vl.run(model, Drawn(n_images, 64), analyses, conditions=[{"seen": look}], progress=False)
+
+    run(320)  # the allocator finds its size
+    in_use.clear()
+    data = report("peak", lambda: run(n_images))
+    print(f"in use at the last batch, beyond the first {in_use[-1] - in_use[0]:.2f}")
     print(f"rows {data.nbytes / 2**20:.2f}")
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+def in_use_mib() -> float:
+    """What the process has asked for and not given back, by glibc's count."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Mallinfo2
+    found = mallinfo()
+    return (found.uordblks + found.hblkhd) / 2**20
 
 
 def vit_b() -> tuple[vl.HookedViT, Tensor]:

@@ -132,7 +132,7 @@ class SetStatistic(Protocol):
     def update(self, state: State | None, reference: Pass, checkpoint: Pass, batch: Batch) -> State:
         """The sums with one batch added; `state` is None for the first, and may be changed in place.
 
-        Keep sums in float64. They are held on the CPU between batches where the run is stored or shared.
+        Keep sums in float64. A run that goes on hands back a state on the CPU, wherever it was before.
         """
         ...
 

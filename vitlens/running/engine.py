@@ -64,8 +64,8 @@ def run(
         conditions: `"clean"`, `"gaussian_blur@3"`, or one's own `{"name": callable on a batch}`.
         batch_size: images in a forward pass; no value depends on it but by rounding.
         seed: of the corruptions; they depend on (seed, image id, corruption, severity) alone.
-        precision: `"bfloat16"` or `"float16"` runs the matrix products in mixed precision; None keeps the
-            model's own. What analyses compute from activations is float32.
+        precision: `"bfloat16"` or `"float16"` runs matrix products in mixed precision, those of readouts and
+            further passes that analyses make included; None keeps the model's own. Results are float32.
         output: a folder to write rows to as they come. A run that was killed goes on where it stopped when
             it is called again, and gives the same result; one that is complete is read back. It is told
             from other runs by weights, conditions, analyses (their `repr`), seed, batch size, precision and
