@@ -158,21 +158,8 @@ def many_images(n_images: int) -> None:
 
 
 class _Mallinfo2(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
+    # By malloc.h: ten counts, of which two are read.
+    _fields_ = [(f"count_{place}", ctypes.c_size_t) for place in range(10)]
 
 
 def in_use_mib() -> float:
@@ -180,7 +167,8 @@ def in_use_mib() -> float:
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = _Mallinfo2
     found = mallinfo()
-    return (found.uordblks + found.hblkhd) / 2**20
+    in_heap, mapped = found.count_7, found.count_4  # uordblks, hblkhd
+    return (in_heap + mapped) / 2**20
 
 
 def vit_b() -> tuple[vl.HookedViT, Tensor]:
