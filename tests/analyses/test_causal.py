@@ -277,7 +277,8 @@ def test_models_of_another_shape_and_pixels_that_are_none_are_refused():
     base = vl.HookedViT(small())
     pixels = torch.zeros(1, 3, 32, 32)
     with pytest.raises(
-        vl.errors.ArchitectureError, match=r"The donor and the recipient differ in n_layers \(2 and 3\)\."
+        vl.errors.ArchitectureError,
+        match=r"'donor' and 'recipient' are of different .* \(n_layers 2 and 3\)",
     ):
         transplant(vl.HookedViT(small(depth=2)), base, pixels, "hook_embed")
     with pytest.raises(vl.errors.PixelError, match=r"The pixels of the transplant go from 2 to 2\."):

@@ -58,6 +58,13 @@ def test_a_generator_is_read_once_for_all_conditions(model):
     same(got, wanted)
 
 
+def test_workers_give_what_loading_in_between_gives(model):
+    dataset = items(7)
+    settings = {"conditions": ["clean", "gaussian_noise@2"], "batch_size": 2, "progress": False}
+    wanted = vl.run(model, dataset, ANALYSES, **settings)
+    xr.testing.assert_identical(vl.run(model, dataset, ANALYSES, num_workers=2, **settings), wanted)
+
+
 def test_the_model_is_left_as_it_was(model):
     model.model.train()
     model.model.blocks[1].eval()

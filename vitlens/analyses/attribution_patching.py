@@ -13,9 +13,9 @@ from ..functional.attribution import correct_log_probability, gradient_times_act
 from ..images import Batch
 from ..models import HookedViT
 from ..models.hook_point import Observer
-from ..running import Reduction, table
+from ..running import Reduction, same_architecture, table
 from ..running.analysis import Pass
-from .interventions import BLOCK_PARTS, KINDS, check_kinds, check_same_architecture, components_of
+from .interventions import BLOCK_PARTS, KINDS, check_kinds, components_of
 from .prediction import needs_classes
 
 
@@ -61,7 +61,7 @@ class AttributionPatching:
     def compare(self, reference: Pass, checkpoint: Pass, batch: Batch) -> xr.Dataset:
         """Values of one batch."""
         recipient, donor = reference.model, checkpoint.model
-        check_same_architecture(donor, recipient)
+        same_architecture({"recipient": recipient, "donor": donor})
         components = components_of(recipient, self.components)
         if recipient is donor:
             effects = torch.zeros(len(batch), len(components))

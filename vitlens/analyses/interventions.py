@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import AnalysisError, ArchitectureError
+from ..errors import AnalysisError
 from ..models import HookedViT
 from ..names import nearest
 
@@ -76,18 +76,6 @@ def check_kinds(kinds: Sequence[str], known: Sequence[str], who: str) -> None:
             f"The components of {who} are {kinds!r}.",
             expected=f"a tuple of some of {', '.join(known)}, each once",
             remedy=f"Leave it out for the usual ones.{near}",
-        )
-
-
-def check_same_architecture(donor: HookedViT, recipient: HookedViT) -> None:
-    """Raise `ArchitectureError` where activations of one model do not fit the other."""
-    differences = donor.cfg.differences(recipient.cfg)
-    if differences:
-        said = ", ".join(f"{name} ({one} and {other})" for name, (one, other) in differences.items())
-        raise ArchitectureError(
-            f"The donor and the recipient differ in {said}.",
-            expected="two checkpoints of one architecture",
-            remedy="Build both models alike: activations fit only their own architecture.",
         )
 
 

@@ -17,7 +17,7 @@ from ..functional.attribution import correct_log_probability
 from ..images import Batch
 from ..images.pixels import check_batch
 from ..models import HookedViT
-from ..running import Reduction, table
+from ..running import Reduction, same_architecture, table
 from ..running.analysis import Pass
 from ..running.passes import measuring
 from .interventions import (
@@ -25,7 +25,6 @@ from .interventions import (
     KINDS,
     block_by_block,
     check_kinds,
-    check_same_architecture,
     components_of,
     logits_with,
     replacing,
@@ -83,7 +82,7 @@ def transplant(
         >>> logits.shape, torch.equal(logits, transplant(base, base, pixels, "blocks.1.hook_resid_post"))
         (torch.Size([1, 1000]), False)
     """
-    check_same_architecture(donor, recipient)
+    same_architecture({"donor": donor, "recipient": recipient})
     check_batch(pixels, "The pixels of the transplant")
     names = [names] if isinstance(names, str) else names
     wanted = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
@@ -175,7 +174,7 @@ class Transplant:
 
     def compare(self, reference: Pass, checkpoint: Pass, batch: Batch) -> xr.Dataset:
         """Values of one batch."""
-        check_same_architecture(checkpoint.model, reference.model)
+        same_architecture({"donor": checkpoint.model, "recipient": reference.model})
         labels = ["none", "all", *(part.label for part in components_of(reference.model, self.components))]
         outputs = {"none": reference.logits, "all": checkpoint.logits}
         said = {label: _said(logits, batch) for label, logits in outputs.items()}
