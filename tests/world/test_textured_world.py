@@ -18,8 +18,8 @@ CHANCE = 1 / N_KINDS
 
 
 def at_chance(correct):
-    """Whether a share of truth values is what guessing gives, at the 0.1 % level."""
-    return scipy.stats.binomtest(int(correct.sum()), len(correct), CHANCE).pvalue > 1e-3
+    """Whether a share of truth values is what guessing gives, at the 0.001 % level."""
+    return scipy.stats.binomtest(int(correct.sum()), len(correct), CHANCE).pvalue > 1e-5
 
 
 @pytest.fixture(scope="module")
