@@ -1,6 +1,7 @@
 """What analyses cost: `vitlens.run` over the bare timm forward passes of the same batches, and its memory.
 
     python tests/benchmarks/analyses.py [--rounds 15] [--threads 2]
+    python tests/benchmarks/analyses.py --case "DeiT-tiny, batch 32" --only "Prediction, LogitLens"
     python tests/benchmarks/analyses.py --memory
 
 Times are interleaved in one process and divided by the bare forward passes of the same round, which get
@@ -99,6 +100,7 @@ def variants(name: str) -> dict[str, Callable[[], object]]:
 
     return {
         "bare forward passes": lambda: bare(model),
+        "the same once more": lambda: bare(model),
         "Prediction": run(vl.Prediction()),
         "Prediction, LogitLens": run(*lens),
         "- bare torch": lambda: bare(lambda batch: bare_lens(model, batch, attention=False)),
@@ -211,6 +213,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--case", choices=list(CASES), nargs="+", default=list(CASES))
+    parser.add_argument("--only", nargs="+", help="rows besides those of the bare forward passes")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--task", choices=list(TASKS))
     options = parser.parse_args()
@@ -221,8 +225,11 @@ def main() -> None:
     elif options.memory:
         memory(options.threads)
     else:
-        for case, name in CASES.items():
-            ratios = interleaved(variants(name), options.rounds, lambda _: "bare forward passes")
+        for case in options.case:
+            timed = variants(CASES[case])
+            bare = list(timed)[:2]
+            timed = {row: timed[row] for row in [*bare, *(options.only or list(timed)[2:])]}
+            ratios = interleaved(timed, options.rounds, lambda _: "bare forward passes")
             print_table(f"{options.threads} threads, {options.rounds} rounds", {case: ratios})
 
 
