@@ -19,6 +19,8 @@ from vitlens.functional.attribution import (
 )
 from vitlens.testing import randomize
 
+from .made import small
+
 SMALL = {
     "cls": {},
     "registers": {"reg_tokens": 2},
@@ -27,23 +29,6 @@ SMALL = {
     "pre-norm": {"pre_norm": True},
     "no norm": {"final_norm": False},
 }
-
-
-def small(**settings_of_timm):
-    return randomize(
-        timm.models.VisionTransformer(
-            **{
-                "img_size": 32,
-                "patch_size": 8,
-                "embed_dim": 32,
-                "depth": 3,
-                "num_heads": 4,
-                "num_classes": 10,
-                "init_values": 0.5,
-                **settings_of_timm,
-            }
-        )
-    )
 
 
 def drawn(n=5, size=32, seed=0):

@@ -17,23 +17,7 @@ from vitlens.analyses.transplant import Transplant, transplant
 from vitlens.functional.attribution import correct_log_probability
 from vitlens.testing import randomize
 
-
-def small(seed=0, **settings_of_timm):
-    return randomize(
-        timm.models.VisionTransformer(
-            **{
-                "img_size": 32,
-                "patch_size": 8,
-                "embed_dim": 32,
-                "depth": 3,
-                "num_heads": 4,
-                "num_classes": 10,
-                "init_values": 0.5,
-                **settings_of_timm,
-            }
-        ),
-        seed,
-    )
+from .made import small
 
 
 def tuned_from(model, share=0.3, seed=1):

@@ -23,6 +23,8 @@ from vitlens.functional.cka import (
 from vitlens.running.analysis import Pass
 from vitlens.testing import randomize
 
+from .made import stream
+
 
 def direct(x, y):
     """CKA from the kernels, as Song et al. write the unbiased HSIC."""
@@ -67,20 +69,6 @@ def drawn_items(n):
 def small(seed=0, **kwargs):
     given = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 10}
     return randomize(timm.models.VisionTransformer(**given | kwargs), seed)
-
-
-def stream(model, images):
-    """The residual stream at every place, by torch's own hooks."""
-    seen = []
-    handles = [model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))]
-    handles += [
-        block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in model.blocks
-    ]
-    with torch.no_grad():
-        model(images)
-    for handle in handles:
-        handle.remove()
-    return seen
 
 
 # ---------------------------------------------------------------------- the statistic

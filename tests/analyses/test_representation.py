@@ -16,6 +16,8 @@ from vitlens.functional.representation import cosine, relative_distance, ridge_r
 from vitlens.running.analysis import Pass
 from vitlens.testing import randomize
 
+from .made import stream
+
 
 def drawn_items(n, size=32, n_classes=10):
     generator = torch.Generator().manual_seed(0)
@@ -33,20 +35,6 @@ def moved(model, by):
         for parameter in other.parameters():
             parameter += by * parameter.std().nan_to_num() * torch.randn(parameter.shape, generator=generator)
     return other
-
-
-def stream(model, images):
-    """The residual stream at every place, by torch's own hooks: [resid_layer batch pos d_model]."""
-    seen = []
-    handles = [model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))]
-    handles += [
-        block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in model.blocks
-    ]
-    with torch.no_grad():
-        model(images)
-    for handle in handles:
-        handle.remove()
-    return torch.stack(seen)
 
 
 @pytest.fixture(params=["small", "real"], scope="module")
@@ -72,7 +60,9 @@ def test_values_are_those_of_plain_hooks(case, tokens):
     )
     images = models["base"].normalize(torch.stack([item["pixels"] for item in items]))
     positions = {"all": slice(None), "cls": slice(0, 1), "patch": slice(1, None)}[tokens]
-    theirs, ours = (stream(model, images)[:, :, positions].double() for model in (reference, tuned))
+    theirs, ours = (
+        torch.stack(stream(model, images))[:, :, positions].double() for model in (reference, tuned)
+    )
     norm = ours.norm(dim=-1)
     wanted = {
         "resid_norm": norm,

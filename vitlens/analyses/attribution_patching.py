@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from ..functional.attribution import correct_log_probability, gradient_times_activation
 from ..images import Batch
 from ..models import HookedViT
-from ..models.hook_point import Observer
 from ..running import Reduction, same_architecture, table
 from ..running.analysis import Pass
+from ..running.passes import forward_and_backward
 from .interventions import BLOCK_PARTS, KINDS, check_kinds, components_of
 from .prediction import needs_classes
 
@@ -92,13 +92,14 @@ class AttributionPatching:
         _, given = donor.run_with_cache(
             donor.normalize(batch.pixels.to(donor.device)), names_filter=every, device=recipient.device
         )
-        logits, own, gradients = _with_gradients(recipient, batch, every)
+        passed = forward_and_backward(recipient, batch.pixels, batch.labels, every, correct_log_probability)
+        logits, own, gradients = passed.logits, passed.activations, passed.gradients
         effects = {}
         for kind in self.components:
             if kind == "classifier":
                 exchanged = donor.family.classify(donor.model, own["hook_pooled"].to(donor.device))
                 difference = exchanged.to(logits.device) - logits
-                effects[kind] = gradient_times_activation(difference, gradients["logits"])
+                effects[kind] = gradient_times_activation(difference, passed.logits_gradient)
                 continue
             by_name = [
                 gradient_times_activation(given[name] - own[name], gradients[name]) for name in names[kind]
@@ -109,25 +110,3 @@ class AttributionPatching:
             else:
                 effects[kind] = torch.stack([effect.sum(1) for effect in by_name], dim=1)
         return effects
-
-
-def _with_gradients(
-    model: HookedViT, batch: Batch, names: Sequence[str]
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Logits, activations, and the gradients of each image's log-probability at them and at the logits."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Observer:
-        def observe(activation: Tensor) -> None:
-            seen[name] = activation
-
-        return observe
-
-    with torch.enable_grad():
-        images = model.normalize(batch.pixels.to(model.device)).requires_grad_()
-        with model.observing({name: keep(name) for name in names}):
-            logits = model(images)
-        score = correct_log_probability(logits, batch.labels.to(model.device)).sum()
-        gradients = torch.autograd.grad(score, [logits, *(seen[name] for name in names)])
-    activations = {name: seen[name].detach() for name in names}
-    return logits.detach(), activations, dict(zip(("logits", *names), gradients, strict=True))

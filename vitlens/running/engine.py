@@ -181,7 +181,7 @@ def _measured(
     with shared.together("measuring"):
         _measure_share(measurement, reading, store, shared, progress, tables, sums)
     if store is not None:
-        data = joined(store.rows(sorted(store.measured())))
+        data = joined(store.rows())
         everyones = [packed for packed, _ in store.sums().values()]
     else:
         gathered = [part for each in shared.gather(tables, "rows") for part in each.items()]

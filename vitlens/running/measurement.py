@@ -76,7 +76,8 @@ class Measurement:
 
     def check_named(self, image_ids: Sequence[str]) -> None:
         """Raise `AnalysisError` for named images that the data set has not, where its ids are known."""
-        missing = [image for image in self.named if image_ids and image not in set(image_ids)]
+        there = set(image_ids)
+        missing = [image for image in self.named if there and image not in there]
         if missing:
             raise AnalysisError(
                 f"An analysis names the image '{missing[0]}', which the data set has not.",
@@ -204,11 +205,11 @@ class _Work:
             return
         model, hooks = self._models[checkpoint], self._gradient_hooks[checkpoint]
         names = list(dict.fromkeys(name for each in hooks for name in each))
-        activations, gradients = forward_and_backward(model, batch.pixels, batch.labels, names)
+        passed = forward_and_backward(model, batch.pixels, batch.labels, names)
         for asked, mine in zip(self._gradients, hooks, strict=True):
             caches = (
                 ActivationCache({name: tensors[name] for name in mine}, model)
-                for tensors in (activations, gradients)
+                for tensors in (passed.activations, passed.gradients)
             )
             yield asked.owner, asked.analysis.attribute(model, *caches, batch)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -81,15 +82,39 @@ def forward(
     return logits, [ActivationCache(view, model) for view in views]
 
 
+class Backward(NamedTuple):
+    """One forward and one backward pass.
+
+    Attributes:
+        logits: [batch n_classes], detached.
+        activations: hook name -> activation, detached.
+        gradients: hook name -> gradient of each image's own score, of the activation's shape.
+        logits_gradient: the same at the logits.
+    """
+
+    logits: Tensor
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    logits_gradient: Tensor
+
+
+def correct_logit(
+    logits: Float[Tensor, "batch n_classes"], labels: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """The correct class's logit."""
+    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
 def forward_and_backward(
     model: HookedViT,
     pixels: Float[Tensor, "batch 3 height width"],
     labels: Int[Tensor, " batch"],
     names: Sequence[str],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Activations, and the gradients of each image's correct-class logit with respect to them.
+    score: Callable[[Tensor, Tensor], Tensor] = correct_logit,
+) -> Backward:
+    """Activations, and the gradients of each image's score with respect to them.
 
-    Images do not see each other in a forward pass, so one backward pass from the sum of their logits gives
+    Images do not see each other in a forward pass, so one backward pass from the sum of their scores gives
     each image its own gradient.
 
     Args:
@@ -97,9 +122,10 @@ def forward_and_backward(
         pixels: in [0, 1].
         labels: the correct classes.
         names: hooks.
+        score: (logits, labels) -> [batch].
 
     Returns:
-        Hook name -> activation, detached; hook name -> gradient, of the same shape.
+        The logits, the activations and the gradients.
 
     Raises:
         AnalysisError: an activation does not depend on the image.
@@ -124,10 +150,10 @@ def forward_and_backward(
                 expected="a hook that the image passes through",
                 remedy="Choose another hook, or let the parameters require gradients.",
             )
-        correct = logits.gather(-1, labels.to(model.device).unsqueeze(-1)).sum()
-        gradients = torch.autograd.grad(correct, [seen[name] for name in names])
-    activations = {name: activation.detach() for name, activation in seen.items()}
-    return activations, dict(zip(names, gradients, strict=True))
+        total = score(logits, labels.to(model.device)).sum()
+        of_logits, *gradients = torch.autograd.grad(total, [logits, *(seen[name] for name in names)])
+    activations = {name: seen[name].detach() for name in names}
+    return Backward(logits.detach(), activations, dict(zip(names, gradients, strict=True)), of_logits)
 
 
 def _reader(model: HookedViT, name: str, readers: list[tuple[dict[str, Tensor], Reduction]]) -> Observer:

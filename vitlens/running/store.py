@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,7 @@ class Store:
         Raises:
             CheckpointError: a shard is damaged.
         """
-        parts = sorted(_number(path) for path in self.folder.glob("rows-*.json"))
-        return {part: read_shard(self.folder, part).sizes["image"] for part in parts}
+        return {part: table.sizes["image"] for part, table in self._shards()}
 
     def write(self, part: int, table: xr.Dataset) -> None:
         """Keep the rows of one part."""
@@ -105,10 +104,17 @@ class Store:
             found[_number(path)] = (tensors, tensors.pop("parts").tolist())
         return found
 
-    def rows(self, parts: Iterable[int]) -> Iterator[xr.Dataset]:
-        """The rows of some parts."""
-        for part in parts:
-            yield read_shard(self.folder, part)
+    def rows(self) -> Iterator[xr.Dataset]:
+        """The rows of all parts, in their order.
+
+        Raises:
+            CheckpointError: a shard is damaged.
+        """
+        return (table for _, table in self._shards())
+
+    def _shards(self) -> Iterator[tuple[int, xr.Dataset]]:
+        for part in sorted(_number(path) for path in self.folder.glob("rows-*.json")):
+            yield part, read_shard(self.folder, part)
 
     def _shard(self, part: int) -> Path:
         return self.folder / f"rows-{part:06d}.safetensors"
