@@ -1,69 +1,134 @@
-"""What our loop adds to a step of sae-lens's trainer: time with batches, history and bar over time without.
+"""A training step of an SAE against sae-lens's own class and trainer, on the same batches.
 
-Both sides take the same steps on the same batches, in turn, so that a machine whose speed drifts does not
-favor either; what is printed is the median of the ratios of neighbors.
+    OMP_NUM_THREADS=1 python tests/benchmarks/sae_step.py
+
+Both take the same steps in turn in one process. Printed are the ratios of their times, and that of the
+encoder's product alone, which no exact step can do without; the losses, which show that both do the same
+work; and, from a process for each, the peak of memory that the steps add. Times are of this machine;
+nothing is asserted.
 """
 
 from __future__ import annotations
 
-import statistics
+import subprocess
+import sys
 import time
+from itertools import cycle
+from pathlib import Path
 
 import torch
+from interleaved import interleaved, print_table
 
-from vitlens.saes import loop
-from vitlens.saes.loop import fit, new_trainer, shuffled_batches
-from vitlens.saes.recipe import Recipe
+from vitlens.saes._sae_lens import (
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    SAETrainer,
+    SAETrainerConfig,
+    StandardTrainingSAE,
+    StandardTrainingSAEConfig,
+)
+from vitlens.saes.lean import LeanStandardTrainingSAE
+from vitlens.saes.sparse import SparseBatchTopKTrainingSAE
+from vitlens.saes.trainer import Trainer
 
-D_IN, D_SAE, N_STEPS, N_ROUNDS = 192, 768, 8, 7
+K, N_BATCHES, N_STEPS_BEFORE, N_MEMORY_STEPS = 32, 4, 3, 3
+CASES = {  # name: kind, d_in, d_sae, batch, whether half of the latents are dead, rounds
+    "BatchTopK 384 × 3072, batch 2048": ("batch_topk", 384, 3072, 2048, False, 9),
+    "BatchTopK 384 × 3072, batch 2048, half dead": ("batch_topk", 384, 3072, 2048, True, 7),
+    "BatchTopK 768 × 12288, batch 4096": ("batch_topk", 768, 12288, 4096, False, 3),
+    "vanilla 384 × 3072, batch 2048": ("vanilla", 384, 3072, 2048, False, 9),
+}
+OURS, THEIRS, PRODUCT = "vitlens", "sae-lens", "the encoder's product alone"
 
 
-def trainer(recipe: Recipe, n_tokens: int):
-    """A trainer at the start of its training, always with the same weights."""
+def new_trainer(whose: str, kind: str, d_in: int, d_sae: int, batch: int, half_dead: bool) -> SAETrainer:
+    """A trainer, always with the same weights; with `half_dead`, every other latent stays dead."""
     torch.manual_seed(0)
-    return new_trainer(recipe, torch.zeros(D_IN), 1.0, n_tokens, "cpu")
+    if kind == "batch_topk":
+        cfg = BatchTopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=K)
+        sae = (SparseBatchTopKTrainingSAE if whose == OURS else BatchTopKTrainingSAE)(cfg)
+    else:
+        cfg = StandardTrainingSAEConfig(d_in=d_in, d_sae=d_sae, l1_coefficient=1.0)
+        sae = (LeanStandardTrainingSAE if whose == OURS else StandardTrainingSAE)(cfg)
+    settings = SAETrainerConfig(
+        total_training_samples=10**9, train_batch_size_samples=batch, lr=3e-4, lr_end=3e-4
+    )
+    if half_dead:
+        sae.b_enc.data[::2] = -1.0  # never among the largest
+    never = 10**12
+    if whose == THEIRS:
+        trainer = SAETrainer(settings, sae, data_provider=iter(()))
+        trainer.activation_scaler.scaling_factor = 1.0
+        if half_dead:
+            trainer.n_forward_passes_since_fired[::2] = never
+    else:
+        trainer = Trainer(settings, sae, scale=1.0, dead_window_tokens=10**9)
+        if half_dead:
+            trainer.n_tokens_since_fired[::2] = never
+    return trainer
 
 
-def seconds(work) -> float:
-    """Processor time that `work` takes."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def new_batches(d_in: int, batch: int) -> torch.Tensor:
+    """Activations of no structure."""
+    return torch.randn(N_BATCHES, batch, d_in, generator=torch.Generator().manual_seed(0))
 
 
-def compare(kind: str, batch_size: int) -> tuple[float, float]:
-    """Milliseconds of a bare step, and the ratio of ours to it."""
-    activations = torch.randn(4 * batch_size, D_IN, generator=torch.Generator().manual_seed(0))
-    recipe = Recipe(kind, D_SAE, 32, 1.0, N_STEPS * batch_size, batch_size, None, None, 0, None, None)
-    indices = torch.arange(len(activations))
+def time_case(name: str) -> None:
+    """Print one case."""
+    kind, d_in, d_sae, batch, half_dead, rounds = CASES[name]
+    batches = new_batches(d_in, batch)
+    trainers = {whose: new_trainer(whose, kind, d_in, d_sae, batch, half_dead) for whose in (OURS, THEIRS)}
+    losses: dict[str, list[float]] = {whose: [] for whose in trainers}
+    endless = {whose: cycle(batches) for whose in trainers}
 
-    def bare() -> None:
-        for batch in batches:
-            bare_trainer.step(batch)
-            bare_trainer.n_training_steps += 1
+    def step(whose: str) -> None:
+        losses[whose].append(trainers[whose].step(next(endless[whose])).loss.item())
 
-    def ours() -> None:
-        fit(our_trainer, activations, indices, torch.Generator().manual_seed(0), progress=True)
+    for _ in range(N_STEPS_BEFORE):
+        for whose in trainers:
+            step(whose)
+    W_enc = trainers[OURS].sae.W_enc.detach().clone()
+    timed = {whose: (lambda whose=whose: step(whose)) for whose in trainers}
+    timed[PRODUCT] = lambda: batches[0] @ W_enc
+    ratios = interleaved(timed, rounds, reference=lambda variant: THEIRS)
+    print_table(name, {"of sae-lens's time": ratios})
+    start = time.perf_counter()
+    step(THEIRS)
+    step(OURS)
+    print(f"{'a step of each, seconds':<58}{time.perf_counter() - start:>26.2f}")
+    differences = [abs(a - b) / abs(b) for a, b in zip(losses[OURS], losses[THEIRS], strict=True)]
+    last = "".join(f"{each[-1]:>13.4f}" for each in losses.values())
+    print(f"{'loss of the last step, vitlens and sae-lens':<58}{last}")
+    print(f"{'largest relative difference of losses':<58}{max(differences):>26.1e}")
+    for whose in trainers:
+        peak = subprocess.run(
+            [sys.executable, __file__, whose, name], check=True, capture_output=True, text=True
+        ).stdout
+        print(f"{f'peak memory that the steps of {whose} add, MiB':<58}{float(peak):>26.0f}")
+    print(flush=True)
 
-    bare_seconds, ratios = [], []
-    for turn in range(N_ROUNDS + 1):
-        order = shuffled_batches(indices, N_STEPS, batch_size, torch.Generator().manual_seed(0))
-        batches = [activations[batch] for batch in order]
-        bare_trainer, our_trainer = trainer(recipe, len(activations)), trainer(recipe, len(activations))
-        one, other = (seconds(work) for work in ((bare, ours) if turn % 2 else (ours, bare)))
-        if turn:  # the first warms up
-            bare_seconds.append(one if turn % 2 else other)
-            ratios.append(other / one if turn % 2 else one / other)
-    return 1000 * statistics.median(bare_seconds) / N_STEPS, statistics.median(ratios)
+
+def peak_mib(whose: str, name: str) -> float:
+    """What the highest use of memory lies above that with everything in place but the first step."""
+    kind, d_in, d_sae, batch, half_dead, _ = CASES[name]
+    batches = new_batches(d_in, batch)
+    trainer = new_trainer(whose, kind, d_in, d_sae, batch, half_dead)
+    before = highest_mib()
+    for batch_of_tokens in batches[:N_MEMORY_STEPS]:
+        trainer.step(batch_of_tokens)
+    return highest_mib() - before
+
+
+def highest_mib() -> float:
+    """The most memory that this process has held (Linux; ru_maxrss would start from the parent's)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(f"d_in {D_IN}, d_sae {D_SAE}, {N_STEPS} steps, {N_ROUNDS} rounds, one core")
-    print(f"{'kind':<12}{'batch':>8}{'history row every':>20}{'bare step, ms':>16}{'ours / bare':>14}")
-    for kind in ("batch_topk", "vanilla"):
-        for batch_size in (256, 1024):
-            for every in (1, 4):  # ten epochs of a small data set are a few hundred steps, for a hundred rows
-                loop.N_HISTORY_ROWS = N_STEPS // every
-                milliseconds, ratio = compare(kind, batch_size)
-                print(f"{kind:<12}{batch_size:>8}{every:>20}{milliseconds:>16.1f}{ratio:>14.3f}")
+    if sys.argv[1:]:
+        print(peak_mib(*sys.argv[1:]))
+    else:
+        for case in CASES:
+            time_case(case)

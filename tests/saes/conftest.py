@@ -12,7 +12,14 @@ from vitlens import saes
 
 D_IN, N_FEATURES, K = 32, 24, 2
 
-EASY = {"d_sae": 40, "k_per_token": K, "batch_size": 128, "learning_rate": 1e-2, "progress": False}
+EASY = {
+    "d_sae": 40,
+    "k_per_token": K,
+    "batch_size": 128,
+    "n_tokens": 36_000,
+    "learning_rate": 1e-2,
+    "progress": False,
+}
 """Settings under which a BatchTopK finds every planted feature in a second or two."""
 
 TINY = {"d_sae": 40, "k_per_token": K, "batch_size": 64, "n_tokens": 640, "progress": False}
@@ -61,3 +68,24 @@ def make_sae(decoder: Tensor, encoder: Tensor | None = None, threshold: float | 
         if threshold is not None:
             sae.threshold.fill_(threshold)
     return sae.eval().requires_grad_(False)
+
+
+def identity_sae(d_in: int, **metadata):
+    """An SAE whose reconstruction is its input: a feature for each direction and one for its opposite."""
+    return make_sae(torch.cat([torch.eye(d_in), -torch.eye(d_in)]), **metadata)
+
+
+def items(n_images: int, size: int = 32) -> list[dict]:
+    """Images of noise with labels of ten classes."""
+    generator = torch.Generator().manual_seed(3)
+    return [
+        {"pixels": torch.rand(3, size, size, generator=generator), "label": i % 10, "image_id": f"image {i}"}
+        for i in range(n_images)
+    ]
+
+
+def believed(model, images: list[dict]) -> list[dict]:
+    """The images with what the model makes of them as their labels, so that every change of it costs."""
+    with torch.no_grad():
+        logits = model(model.normalize(torch.stack([item["pixels"] for item in images])))
+    return [item | {"label": int(label)} for item, label in zip(images, logits.argmax(-1), strict=True)]

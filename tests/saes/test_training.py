@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,15 +12,18 @@ import torch
 
 from vitlens import saes
 from vitlens.errors import SAEError
+from vitlens.models import weights_sha256
 from vitlens.saes._sae_lens import SAETrainer
+from vitlens.saes.recipe import Recipe
+from vitlens.saes.tokens import InMemory
 
 from .conftest import EASY, TINY, K
 
 
-def recovered(sae, planted) -> float:
+def recovered(sae, features) -> float:
     """Share of the planted features with a decoder row above cosine 0.9."""
     directions = torch.nn.functional.normalize(sae.W_dec, dim=1)
-    return float(((planted.features @ directions.T).amax(dim=1) > 0.9).float().mean())
+    return float(((features @ directions.T).amax(dim=1) > 0.9).float().mean())
 
 
 @pytest.fixture
@@ -35,12 +39,18 @@ def seen(monkeypatch):
     return batches
 
 
+def recipe(**settings):
+    unset = dict.fromkeys(field.name for field in fields(Recipe))
+    given = {"kind": "batch_topk", "d_sae": 40, "k_per_token": K, "l1_coefficient": 1.0}
+    return Recipe(**{**unset, **given, "batch_size": 64, "seed": 0, "options": {}, **settings})
+
+
 def rows(tensor):
     return {row.numpy().tobytes() for row in tensor}
 
 
 def test_batch_topk_finds_the_planted_features(trained, planted):
-    assert all(recovered(sae, planted) >= 0.95 for sae in trained)
+    assert all(recovered(sae, planted.features) >= 0.95 for sae in trained)
     assert all(sae.cfg.metadata.fvu < 0.05 for sae in trained)
 
 
@@ -50,11 +60,30 @@ def test_two_seeds_find_the_same_features(trained, planted):
     assert result.pairs.activation_correlation.median() > 0.9
 
 
+def test_more_features_than_dimensions_of_unequal_use_are_found_by_every_seed():
+    # Four of 128 features in 64 dimensions on each token, the last a hundredth as often wanted as the first.
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(128, 64, generator=generator), dim=1)
+    weights = 1 / torch.arange(1.0, 129.0)
+    chosen = torch.multinomial(weights.expand(20_000, -1), 4, generator=generator)
+    strengths = 4 + 2 * torch.rand(20_000, 4, generator=generator)
+    codes = torch.zeros(20_000, 128).scatter_(1, chosen, strengths)
+    activations = codes @ features + torch.randn(64, generator=generator)
+    settings = {"d_sae": 256, "k_per_token": 4, "batch_size": 256, "n_tokens": 200_000, "progress": False}
+    trained = [saes.train(activations, seed=seed, **settings) for seed in (0, 1)]
+    assert all(recovered(sae, features) >= 0.95 for sae in trained)
+    first, second = ((features @ sae.W_dec.T).argmax(dim=1) for sae in trained)
+    found = saes.match(*trained, activations=(activations, activations)).pairs
+    both = set(zip(found.feature_a, found.feature_b, strict=True))
+    planted = set(zip(first.tolist(), second.tolist(), strict=True))
+    assert len(planted & both) >= 0.95 * 128
+
+
 def test_vanilla_finds_the_planted_features_and_more_penalty_means_fewer_codes(planted):
     settings = EASY | {"kind": "vanilla", "n_tokens": 20_000}
     light, heavy = (saes.train(planted.activations, l1_coefficient=l1, **settings) for l1 in (0.2, 2.0))
     assert light.cfg.architecture() == "standard"
-    assert recovered(heavy, planted) >= 0.95
+    assert recovered(heavy, planted.features) >= 0.95
     assert heavy.cfg.metadata.l0 < light.cfg.metadata.l0
     assert heavy.cfg.metadata.fvu > light.cfg.metadata.fvu
 
@@ -137,12 +166,13 @@ def test_the_metadata_say_how_it_was_trained(planted):
         "n_tokens": 640,
         "batch_size": 64,
         "n_holdout_tokens": 400,
-        "dead_window_tokens": 3584,  # one epoch of 3,600 tokens, in whole batches
+        "dead_window_tokens": 3600,  # one epoch
         "hook_name": "blocks.1.hook_resid_post",
     }
     assert {name: metadata[name] for name in expected} == expected
     assert "l1_coefficient" not in metadata
-    assert metadata.learning_rate == pytest.approx(8e-4 * math.sqrt(16384 / 40))
+    assert metadata.learning_rate == 1e-2
+    assert recipe(d_sae=4096).peak_learning_rate() == pytest.approx(3.2e-3)
     assert saes.train(planted.activations, kind="vanilla", **TINY).cfg.metadata.l1_coefficient == 1.0
     json.dumps(metadata.to_dict(), allow_nan=False)
 
@@ -172,9 +202,20 @@ def test_few_steps_are_trained_too(planted, kind, n_steps):
     assert len(saes.history(sae)) == n_steps
 
 
-def test_ten_epochs_are_the_default(planted, seen):
-    saes.train(planted.activations[:300], **TINY | {"n_tokens": None, "batch_size": 32})
-    assert sum(map(len, seen)) == 10 * 270 // 32 * 32
+@pytest.mark.parametrize(
+    ("n_train_tokens", "batch_size", "n_steps"),
+    [(100_000, 32, 31_250), (50_000, 4096, 1000), (20_000, 4096, 488), (4096, 4096, 100)],
+)
+def test_the_default_is_ten_epochs_or_a_thousand_steps_but_no_more_than_a_hundred_epochs(
+    n_train_tokens, batch_size, n_steps
+):
+    assert recipe(batch_size=batch_size).n_steps(n_train_tokens) == n_steps
+
+
+def test_more_than_a_hundred_epochs_are_refused(planted, seen):
+    with pytest.raises(SAEError, match=r"n_tokens is 27200: 101 epochs of the 270 tokens.*at most 100"):
+        saes.train(planted.activations[:300], **TINY | {"n_tokens": 27_200})
+    assert not seen
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -184,6 +225,36 @@ def test_other_precisions_are_trained_in_float32(planted, dtype):
     assert sae.W_dec.dtype == torch.float32
     if dtype != torch.float64:
         assert torch.equal(sae.W_dec, saes.train(activations.float(), **TINY).W_dec)
+
+
+def test_images_are_held_out_whole_and_something_must_be_left(planted):
+    one_image = InMemory(planted.activations, tokens_per_image=4000)
+    with pytest.raises(SAEError, match=r"those not held out have 0 tokens.*64 tokens"):
+        saes.train(one_image, **TINY)
+    sae = saes.train(InMemory(planted.activations[:3900], tokens_per_image=300), **TINY)
+    assert sae.cfg.metadata.n_holdout_tokens == 600
+
+
+def test_the_tokens_of_all_conditions_are_trained_on_and_an_image_is_held_out_under_all(small_timm, seen):
+    import vitlens as vl
+
+    model = vl.HookedViT(small_timm)
+    generator = torch.Generator().manual_seed(0)
+    images = [
+        {"pixels": torch.rand(3, 32, 32, generator=generator), "label": 0, "image_id": str(i)}
+        for i in range(30)
+    ]
+    hook_name, conditions = "blocks.1.hook_resid_post", ["clean", "contrast@3"]
+    sae = saes.train((model, images, hook_name), conditions=conditions, **TINY | {"n_tokens": 2 * 864})
+    assert sae.cfg.metadata.conditions == conditions
+    trained_on = rows(torch.cat(seen))
+    each = [
+        vl.activations(model, images, hook_name, condition=name, progress=False).unflatten(0, (30, 16))
+        for name in conditions
+    ]
+    used = [[bool(rows(image) & trained_on) for image in images] for images in each]
+    assert used[0] == used[1]
+    assert sum(used[0]) == 27
 
 
 def test_activations_taken_in_inference_mode_can_be_trained_on(planted):
@@ -215,9 +286,11 @@ def test_a_model_is_a_source_and_leaves_its_hook_in_the_metadata(small_timm):
     hook_name = "blocks.1.hook_resid_post"
     live = saes.train((model, images, hook_name), **TINY)
     taken = vl.activations(model, images, hook_name, progress=False)
-    assert torch.equal(live.W_dec, saes.train(taken, **TINY).W_dec)
+    assert torch.equal(live.W_dec, saes.train(InMemory(taken, tokens_per_image=16), **TINY).W_dec)
     assert (live.cfg.metadata.hook_name, live.cfg.metadata.tokens) == (hook_name, "patch")
+    assert live.cfg.metadata.conditions == ["clean"]
     assert live.cfg.metadata.model["config"]["d_model"] == 32
+    assert live.cfg.metadata.model["weights_sha256"] == weights_sha256(model)
     json.dumps(live.cfg.metadata.to_dict())
     cls = saes.train((model, images, hook_name), tokens="cls", **TINY | {"batch_size": 16})
     assert cls.cfg.metadata.n_holdout_tokens == 3
@@ -235,7 +308,16 @@ def test_progress_is_shown_only_when_asked_for_and_no_file_is_written(planted, c
 
 
 BAD_SETTINGS = [
-    ({"kind": "batchtopk"}, r"kind is 'batchtopk'.*'batch_topk', 'vanilla'.*nearest is 'batch_topk'"),
+    ({"kind": "batchtopk"}, r"kind is 'batchtopk'.*'batch_topk', 'vanilla', .*nearest is 'batch_topk'"),
+    ({"options": {"aux_loss_coeficient": 1.0}}, r"no option of kind 'batch_topk'.*'aux_loss_coefficient'"),
+    ({"options": {"k": 3}}, r"'k' is no option.*train has no argument for"),
+    ({"options": {"aux_loss_coefficient": "1"}}, r"option 'aux_loss_coefficient' is '1'.*type float"),
+    ({"options": {"rescale_acts_by_decoder_norm": 1}}, r"is 1.*type bool"),
+    ({"kind": "jumprelu", "options": {"l0_coefficient": math.nan}}, r"is nan.*finite"),
+    ({"kind": "jumprelu", "options": {"jumprelu_sparsity_loss_mode": "l0"}}, r"is 'l0'.*'step', 'tanh'"),
+    ({"kind": "jumprelu", "options": {"jumprelu_sparsity_loss_mode": "quadratic"}}, r"refuses.*target_l0"),
+    ({"kind": "matryoshka", "options": {"matryoshka_widths": [20, 10]}}, r"are \[20, 10\] and d_sae 40"),
+    ({"kind": "matryoshka", "options": {"matryoshka_widths": [40]}}, r"at least one width below d_sae"),
     ({"d_sae": 0, "k_per_token": 0}, r"d_sae is 0.*1 or more"),
     ({"k_per_token": 41}, r"k_per_token is 41 and d_sae 40"),
     ({"k_per_token": 0}, r"k_per_token is 0"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
 from typing import Any
 
 import pandas as pd
@@ -32,18 +30,6 @@ COLUMNS = (
     "mutual",
     "activation_correlation",
 )
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """One SAE, with what its metadata says."""
-
-    checkpoint: str
-    sae: Any
-    kind: str
-    hook_name: str
-    tokens: str
-    seed: int
 
 
 def match_features(
@@ -77,45 +63,29 @@ def match_features(
     Raises:
         ComparisonError: an SAE belongs to no checkpoint, or no pair can be made.
     """
-    from ..saes import match  # sae-lens takes seconds to import, and is wanted only here
+    from ..saes.pairing import Matching  # sae-lens takes seconds to import, and is wanted only here
+    from ..saes.seed_pairs import match_seeds
 
     reference = next(iter(models))
-    trained = _read(models, saes)
     known = {**models, **({UNRELATED: unrelated_model} if unrelated_model is not None else {})}
     cache: dict[tuple[str, str, str], Tensor] = {}
 
-    def rows_of(item: _Trained) -> Tensor:
-        key = (item.checkpoint, item.hook_name, item.tokens)
+    def taken(checkpoint: str, hook_name: str, tokens: str) -> Tensor:
+        key = (checkpoint, hook_name, tokens)
         if key not in cache:
             cache[key] = activations(
-                known[item.checkpoint],
-                dataset,
-                item.hook_name,
-                tokens=item.tokens,
-                batch_size=batch_size,
-                progress=progress,
+                known[checkpoint], dataset, hook_name, tokens=tokens, batch_size=batch_size, progress=progress
             )
         return cache[key]
 
     tables = []
-    for role, a, b in _pairs(trained, reference):
-        pair = (rows_of(a), rows_of(b)) if b.checkpoint in known else None
-        found = match(a.sae, b.sae, activations=pair)
-        correlation = found.pairs.set_index("feature_a")["activation_correlation"]
-        table = found.best_a.copy()
-        table["mutual"] = table["feature"].isin(correlation.index)
-        table["activation_correlation"] = table["feature"].map(correlation)
-        tables.append(
-            table.assign(
-                kind=a.kind,
-                hook_name=a.hook_name,
-                role=role,
-                checkpoint_a=a.checkpoint,
-                checkpoint_b=b.checkpoint,
-                seed_a=a.seed,
-                seed_b=b.seed,
-            )
-        )
+    for (kind, hook_name, tokens), members in _groups(models, saes).items():
+
+        def of(checkpoint: str, hook_name: str = hook_name, tokens: str = tokens) -> Tensor | None:
+            return taken(checkpoint, hook_name, tokens) if checkpoint in known else None
+
+        pairs = match_seeds(members, Matching(progress=progress), of, within=(reference,))
+        tables += [_table(pair).assign(kind=kind, hook_name=hook_name) for pair in pairs]
     if not tables:
         raise ComparisonError(
             f"Among the SAEs of {', '.join(saes)} there is no pair to match.",
@@ -126,7 +96,17 @@ def match_features(
     return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
 
 
-def _read(models: Mapping[str, HookedViT], saes: Mapping[str, Sequence[Any]]) -> list[_Trained]:
+def _table(pair: Any) -> pd.DataFrame:
+    table: pd.DataFrame = pair.match.by_feature().drop(columns="decoder_cosine")
+    return table.rename(columns={"nearest_decoder_cosine": "decoder_cosine"}).assign(
+        mutual=table["partner"] >= 0, **pair.names
+    )
+
+
+def _groups(
+    models: Mapping[str, HookedViT], saes: Mapping[str, Sequence[Any]]
+) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
+    """Kind, hook and tokens -> the SAEs of each checkpoint that can be compared, the reference first."""
     strangers = [name for name in saes if name not in models and name != UNRELATED]
     if strangers:
         raise ComparisonError(
@@ -134,34 +114,20 @@ def _read(models: Mapping[str, HookedViT], saes: Mapping[str, Sequence[Any]]) ->
             expected=f"one of {', '.join((*models, UNRELATED))}",
             remedy="Name the SAEs after the checkpoints.",
         )
-    trained = []
-    for checkpoint, each in saes.items():
-        for sae in each:
-            metadata = sae.cfg.metadata
-            said = {name: getattr(metadata, name, None) for name in ("kind", "hook_name", "tokens", "seed")}
-            missing = [name for name, value in said.items() if value is None]
-            if missing:
+    groups: dict[tuple[str, str, str], dict[str, list[Any]]] = {}
+    for checkpoint in (*models, UNRELATED):
+        for sae in saes.get(checkpoint, ()):
+            said = {
+                name: getattr(sae.cfg.metadata, name, None)
+                for name in ("kind", "hook_name", "tokens", "seed")
+            }
+            if missing := [name for name, value in said.items() if value is None]:
                 raise ComparisonError(
                     f"An SAE of '{checkpoint}' does not say its {', '.join(missing)}.",
                     expected="the metadata that vitlens.saes.train writes when it is given "
                     "(model, dataset, hook_name)",
                     remedy="Train it that way, or set the fields of sae.cfg.metadata.",
                 )
-            trained.append(_Trained(checkpoint, sae, **said))  # type: ignore[arg-type]
-    return trained
-
-
-def _pairs(trained: list[_Trained], reference: str) -> list[tuple[str, _Trained, _Trained]]:
-    base = [item for item in trained if item.checkpoint == reference]
-    others = [item for item in trained if item.checkpoint != reference]
-
-    def alike(a: _Trained, b: _Trained) -> bool:
-        return (a.kind, a.hook_name, a.tokens) == (b.kind, b.hook_name, b.tokens) and a.seed != b.seed
-
-    pairs = [("seeds", a, b) for a, b in combinations(base, 2) if alike(a, b)]
-    pairs += [
-        (UNRELATED if b.checkpoint == UNRELATED else "checkpoints", a, b)
-        for a, b in product(base, others)
-        if alike(a, b)
-    ]
-    return pairs
+            key = str(said["kind"]), str(said["hook_name"]), str(said["tokens"])
+            groups.setdefault(key, {name: [] for name in (*models, UNRELATED)})[checkpoint].append(sae)
+    return groups

@@ -5,12 +5,8 @@ from __future__ import annotations
 import html
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pandas as pd
@@ -27,69 +23,9 @@ from .charts.style import template
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
 from .findings import feature_lines, findings
 from .protocol import ComparisonLike
+from .shell import PAGE, Section, asset, body, contents
 from .tables import provenance_table, scalar_table
 from .wording import joined
-
-# The policy makes the browser itself refuse any request, whatever a label may hold.
-_PAGE = Template(
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
-style-src 'unsafe-inline'; img-src data: blob:">
-<meta name="generator" content="vitlens">
-<title>$title</title>
-<style>
-$css</style>
-</head>
-<body>
-<header>
-<h1>$title</h1>
-$subject
-</header>
-<nav aria-label="Contents">$contents</nav>
-<main>
-$body
-</main>
-$data
-<script>$plotly</script>
-<script>
-$script</script>
-</body>
-</html>
-"""
-)
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A part of the page under a heading of its own.
-
-    Attributes:
-        heading: plain text.
-        text: HTML.
-        figures: element and heading of each figure in it.
-    """
-
-    heading: str
-    text: str
-    figures: Sequence[tuple[str, str]] = ()
-
-    @property
-    def element(self) -> str:
-        """The section's id."""
-        return "section-" + re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
-
-    @property
-    def link(self) -> str:
-        """The section in the page's contents, and below it its figures."""
-        inner = "".join(
-            f'<li><a href="#{element}">{html.escape(heading)}</a></li>' for element, heading in self.figures
-        )
-        link = f'<a href="#{self.element}">{html.escape(self.heading)}</a>'
-        return f"<li>{link}{f'<ul>{inner}</ul>' if inner else ''}</li>"
 
 
 def write(
@@ -155,36 +91,32 @@ def write(
     for each in shown:
         grouped.setdefault(str(figure_meta(each[2]).get("section", FURTHER)), []).append(each)
     sections = [
-        _Section("Summary", _findings(summary, units, comparison.features)),
-        _Section("Table", _table(summary, units)),
+        Section("Summary", _findings(summary, units, comparison.features)),
+        Section("Table", _table(summary, units)),
         *(
-            _Section(
+            Section(
                 heading,
                 "\n".join(figure_html(*each) for each in group),
                 [(f"{element}-title", figure_heading(name, figure)) for element, name, figure in group],
             )
             for heading, group in grouped.items()
         ),
-        _Section("Provenance", _provenance(comparison.provenance)),
+        Section("Provenance", _provenance(comparison.provenance)),
     ]
     sections = [section for section in sections if section.text]
     templates = {"light": template().to_plotly_json(), "dark": template(dark=True).to_plotly_json()}
     files.write_text(
         path,
-        _PAGE.substitute(
+        PAGE.substitute(
             title=html.escape(title or _title(comparison)),
-            css=_asset("report.css"),
+            css=asset("report.css"),
             subject=_subject(comparison),
-            contents=f"<ul>{''.join(section.link for section in sections)}</ul>",
-            body="\n".join(
-                f'<section id="{section.element}">\n<h2>{html.escape(section.heading)}</h2>\n{section.text}\n'
-                "</section>"
-                for section in sections
-            ),
+            contents=contents(sections),
+            body=body(sections),
             data=_json("templates", json.dumps(templates))
             + "".join(_json(f"{element}-data", figure_json(figure)) for element, _, figure in shown),
             plotly=get_plotlyjs(),
-            script=_asset("report.js"),
+            script=asset("report.js"),
         ),
     )
     return Path(path)
@@ -261,7 +193,3 @@ def _json(element: str, content: str) -> str:
     """JSON that a script of the page reads; `<` is written so that no text can end the element."""
     safe = content.replace("<", "\\u003c")
     return f'<script type="application/json" id="{element}">{safe}</script>\n'
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -12,15 +12,22 @@ with warnings.catch_warnings():
         BatchTopKTrainingSAE,
         BatchTopKTrainingSAEConfig,
         JumpReLUSAE,
+        JumpReLUTrainingSAE,
+        JumpReLUTrainingSAEConfig,
         LoggingConfig,
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
         SAETrainer,
         StandardTrainingSAE,
         StandardTrainingSAEConfig,
+        TopKSAE,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
         TrainingSAE,
     )
     from sae_lens.config import SAETrainerConfig
     from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
-    from sae_lens.saes.sae import TrainStepOutput
+    from sae_lens.saes.sae import TrainingSAEConfig, TrainStepInput, TrainStepOutput
 
 __all__ = [
     "SAE",
@@ -29,11 +36,20 @@ __all__ = [
     "BatchTopKTrainingSAE",
     "BatchTopKTrainingSAEConfig",
     "JumpReLUSAE",
+    "JumpReLUTrainingSAE",
+    "JumpReLUTrainingSAEConfig",
     "LoggingConfig",
+    "MatryoshkaBatchTopKTrainingSAE",
+    "MatryoshkaBatchTopKTrainingSAEConfig",
     "SAETrainer",
     "SAETrainerConfig",
     "StandardTrainingSAE",
     "StandardTrainingSAEConfig",
+    "TopKSAE",
+    "TopKTrainingSAE",
+    "TopKTrainingSAEConfig",
+    "TrainStepInput",
     "TrainStepOutput",
     "TrainingSAE",
+    "TrainingSAEConfig",
 ]

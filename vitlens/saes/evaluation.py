@@ -1,6 +1,8 @@
-"""How good an SAE is on given activations: L0, fraction of variance unexplained, dead and dense features."""
+"""How good an SAE is on given activations: L0, FVU, dead and dense features, coherence of its decoder."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -8,8 +10,12 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ._sae_lens import SAE
-from .checks import check_activations, check_batch_size, check_inference_form
+from .checks import check_batch_size, check_inference_form
 from .passes import batches, mean_activation
+from .tokens import Activations, InMemory, as_tokens
+
+N_BLOCK_FEATURES = 1024
+"""Decoder rows that are compared with all others at a time."""
 
 
 def fvu(x: Float[Tensor, " ..."], x_hat: Float[Tensor, " ..."]) -> float:
@@ -42,7 +48,7 @@ def fvu(x: Float[Tensor, " ..."], x_hat: Float[Tensor, " ..."]) -> float:
             expected="[token d_in], twice",
             remedy="Flatten images and positions into one axis of tokens.",
         )
-    unexplained, total = _squares(x, x_hat, mean_activation(x))
+    unexplained, total = _squares(x, x_hat, mean_activation(InMemory(x)))
     return float(unexplained / total)
 
 
@@ -82,20 +88,61 @@ def dead_features(codes: Float[Tensor, "... d_sae"]) -> Int[Tensor, " dead"]:
 
 
 @torch.no_grad()
+def decoder_coherence(decoder: Float[Tensor, "d_sae d_in"]) -> tuple[float, float]:
+    """How alike the directions are that an SAE's features write.
+
+    Cosines are taken block by block, in float32; the whole matrix is never held. Rows that are 0 are left
+    out: they write nothing.
+
+    Args:
+        decoder: `sae.W_dec`, a row a feature.
+
+    Returns:
+        The largest |cosine| between two rows, and the mean over rows of each row's largest with another. NaN
+        where there are fewer than two rows.
+
+    Source: the largest is the mutual coherence of a dictionary: Donoho and Huo (2001), "Uncertainty
+        principles and ideal atomic decomposition".
+
+    Example:
+        >>> import torch, vitlens as vl
+        >>> decoder_coherence(torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.0, 3.0]]))
+        (1.0, 0.666...)
+    """
+    rows = decoder[decoder.any(dim=1)].double()  # a float32 that is not 0 may have a square that is
+    directions = (rows / rows.norm(dim=1, keepdim=True)).float()
+    if len(directions) < 2:
+        return math.nan, math.nan
+    largest = torch.zeros(len(directions), device=directions.device)
+    for start in range(0, len(directions), N_BLOCK_FEATURES):
+        # Each pair of blocks is met once; it tells both of its sides.
+        block = directions[start : start + N_BLOCK_FEATURES]
+        cosines = (block @ directions[start:].T).abs()
+        cosines.diagonal().zero_()
+        mine, others = largest[start : start + len(block)], largest[start:]
+        torch.maximum(others, cosines.amax(dim=0), out=others)
+        torch.maximum(mine, cosines.amax(dim=1), out=mine)
+    largest.clamp_(max=1)
+    return float(largest.max()), float(largest.double().mean())
+
+
+@torch.no_grad()
 def figures(
-    sae: SAE, activations: Float[Tensor, " ..."], *, batch_size: int = 4096, progress: bool = True
+    sae: SAE, activations: Activations, *, batch_size: int = 4096, progress: bool = True
 ) -> dict[str, float | int]:
     """An SAE's quality on given activations, in batches.
 
     Args:
         sae: an SAE in its inference form.
-        activations: [token d_in], from the hook that the SAE was trained on; on any device.
+        activations: [token d_in], or a store's hook, from the hook that the SAE was trained on; on any
+            device.
         batch_size: tokens encoded at a time.
         progress: show a bar if it takes more than a second.
 
     Returns:
         `l0` (mean active features per token), `fvu` (see `fvu`), `n_dead` (features active on none of the
-        tokens), `n_dense` (features active on more than half of them), `n_tokens`.
+        tokens), `n_dense` (features active on more than half of them), `n_tokens`;
+        `decoder_coherence_max` and `decoder_coherence_mean` (see `decoder_coherence`).
 
     Raises:
         SAEError: the SAE is in its training form, or the activations do not fit it.
@@ -103,25 +150,28 @@ def figures(
     Example:
         >>> import torch, vitlens as vl
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
-        >>> sae = vl.saes.train(x, kind="vanilla", d_sae=16, batch_size=64, progress=False)
-        >>> sorted(vl.saes.figures(sae, x))
-        ['fvu', 'l0', 'n_dead', 'n_dense', 'n_tokens']
+        >>> sae = vl.saes.train(x, kind="vanilla", d_sae=16, batch_size=64, n_tokens=640, progress=False)
+        >>> list(vl.saes.figures(sae, x))
+        ['l0', 'fvu', 'n_dead', 'n_dense', 'decoder_coherence_max', 'decoder_coherence_mean', 'n_tokens']
     """
     check_inference_form(sae, "The SAE")
-    check_activations(activations, "The activations", d_in=sae.cfg.d_in)
     check_batch_size(batch_size)
-    mean = mean_activation(activations).to(sae.device)
+    tokens = as_tokens(activations, "The activations", d_in=sae.cfg.d_in)
+    mean = mean_activation(tokens).to(sae.device)
     squares = torch.zeros(2, dtype=torch.float64, device=sae.device)
     n_active = torch.zeros(sae.cfg.d_sae, dtype=torch.int64, device=sae.device)
-    for batch in batches(activations, batch_size, "Evaluating SAE", progress):
+    for batch in batches(tokens, batch_size, "Evaluating SAE", progress):
         x = batch.to(sae.device)
         codes = sae.encode(x)
         squares += _squares(x, sae.decode(codes), mean)
         n_active += codes.count_nonzero(dim=0)
+    coherence_max, coherence_mean = decoder_coherence(sae.W_dec)
     return {
-        "l0": int(n_active.sum()) / len(activations),
+        "l0": int(n_active.sum()) / tokens.n_tokens,
         "fvu": float(squares[0] / squares[1]),
         "n_dead": int((n_active == 0).sum()),
-        "n_dense": int((2 * n_active > len(activations)).sum()),
-        "n_tokens": len(activations),
+        "n_dense": int((2 * n_active > tokens.n_tokens).sum()),
+        "decoder_coherence_max": coherence_max,
+        "decoder_coherence_mean": coherence_mean,
+        "n_tokens": tokens.n_tokens,
     }

@@ -1,31 +1,22 @@
-"""The loop: sae-lens's trainer fed with shuffled epochs, and the way from its training form to inference."""
+"""The loop: the trainer fed with shuffled tokens, from any of its steps to the last."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import SAEError
-from ._sae_lens import (
-    SAE,
-    BatchTopKTrainingSAE,
-    BatchTopKTrainingSAEConfig,
-    LoggingConfig,
-    SAETrainer,
-    SAETrainerConfig,
-    StandardTrainingSAE,
-    StandardTrainingSAEConfig,
-    TrainingSAE,
-    TrainStepOutput,
-)
-from .evaluation import fvu, l0
+from ._sae_lens import LoggingConfig, SAETrainerConfig, TrainStepOutput
+from .evaluation import fvu
+from .forms import new_sae, start_from_data
 from .recipe import Recipe
+from .resume import Rows, TrainingFolder
+from .tokens import Tokens
+from .trainer import Trainer
 
 N_HISTORY_ROWS = 100
 HISTORY_COLUMNS = ("n_tokens", "loss", "l0", "fvu", "n_dead", "learning_rate")
@@ -33,36 +24,32 @@ HISTORY_COLUMNS = ("n_tokens", "loss", "l0", "fvu", "n_dead", "learning_rate")
 
 def new_trainer(
     recipe: Recipe,
+    tokens: Tokens,
     mean: Float[Tensor, " d_in"],
     scale: float,
-    n_train_tokens: int,
     device: torch.device | str,
-) -> SAETrainer:
-    """sae-lens's trainer with an untrained SAE, silent and writing no files.
+) -> Trainer:
+    """A trainer with an untrained SAE.
 
     Args:
         recipe: how to train.
+        tokens: what to train on; decoder rows start in the directions of some of them.
         mean: of the activations, before scaling; the decoder's bias starts there.
         scale: every batch is multiplied by it.
-        n_train_tokens: size of an epoch.
         device: where to train. The initial weights are drawn on the CPU, from torch's global generator, so
             that they are the same on every device.
+
+    Raises:
+        SAEError: sae-lens refuses the recipe's options.
     """
-    n_steps = recipe.n_steps(n_train_tokens)
+    n_steps = recipe.n_steps(tokens.n_tokens)
     n_warm_up_steps = n_steps // 20
-    sizes = {"d_in": len(mean), "d_sae": recipe.d_sae}
-    if recipe.kind == "vanilla":
-        sae = StandardTrainingSAE(
-            StandardTrainingSAEConfig(
-                **sizes, l1_coefficient=recipe.l1_coefficient, l1_warm_up_steps=n_warm_up_steps
-            )
-        )
-    else:
-        sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**sizes, k=recipe.k_per_token))
-    sae.b_dec.data.copy_(mean * scale)
+    sae = new_sae(recipe, tokens.d_in, n_warm_up_steps)
+    first = next(tokens.shuffled(recipe.d_sae, seed=recipe.seed))
+    start_from_data(sae, mean, scale, first, holds_bias="k_per_token" in recipe.own_arguments)
     sae.to(device)
     learning_rate = recipe.peak_learning_rate()
-    trainer = SAETrainer(
+    return Trainer(
         SAETrainerConfig(
             total_training_samples=n_steps * recipe.batch_size,
             train_batch_size_samples=recipe.batch_size,
@@ -71,50 +58,28 @@ def new_trainer(
             lr_warm_up_steps=n_warm_up_steps,
             lr_decay_steps=n_steps // 5,
             device=str(sae.device),
-            dead_feature_window=recipe.dead_window_steps(n_train_tokens),
             logger=LoggingConfig(log_to_wandb=False),
         ),
         sae,
-        data_provider=iter(()),  # asked only by the trainer's own loop
+        scale=scale,
+        dead_window_tokens=recipe.dead_window(tokens.n_tokens),
     )
-    trainer.activation_scaler.scaling_factor = scale
-    return trainer
-
-
-def shuffled_batches(
-    indices: Int[Tensor, " token"], n_steps: int, batch_size: int, generator: torch.Generator
-) -> Iterator[Int[Tensor, " batch"]]:
-    """Whole batches cut from shuffled epochs laid end to end: no token comes twice in an epoch.
-
-    Example:
-        >>> batches = shuffled_batches(torch.arange(6), 3, 4, torch.Generator().manual_seed(0))
-        >>> stream = torch.cat(list(batches))
-        >>> stream[:6].sort().values, stream[6:].sort().values
-        (tensor([0, 1, 2, 3, 4, 5]), tensor([0, 1, 2, 3, 4, 5]))
-    """
-    stream = indices[:0]
-    for _ in range(n_steps):
-        while len(stream) < batch_size:
-            epoch = indices[torch.randperm(len(indices), generator=generator)]
-            stream = torch.cat([stream, epoch])
-        yield stream[:batch_size]
-        stream = stream[batch_size:]
 
 
 def fit(
-    trainer: SAETrainer,
-    activations: Float[Tensor, "source_token d_in"],
-    indices: Int[Tensor, " token"],
-    generator: torch.Generator,
+    trainer: Trainer,
+    tokens: Tokens,
+    seed: int,
+    folder: TrainingFolder | None,
     progress: bool,
-) -> list[dict[str, float]]:
-    """Take all the steps that `trainer` is configured for.
+) -> Rows:
+    """Take all the steps that are left to take.
 
     Args:
         trainer: from `new_trainer`; its SAE is trained in place.
-        activations: the whole source, on any device.
-        indices: the tokens to train on.
-        generator: gives their order.
+        tokens: what to train on.
+        seed: gives their order.
+        folder: where the state is kept, and from where it is taken up again.
         progress: show a progress bar.
 
     Returns:
@@ -123,61 +88,48 @@ def fit(
 
     Raises:
         SAEError: the loss is no longer finite.
+        CheckpointError: the state in the folder is damaged.
     """
     n_steps, batch_size = trainer.cfg.total_training_steps, trainer.cfg.train_batch_size_samples
     every = math.ceil(n_steps / N_HISTORY_ROWS)
-    rows = []
+    rows = [] if folder is None else folder.read(trainer)
+    n_done = trainer.n_training_steps
     with tqdm(
-        total=n_steps * batch_size, desc="Training SAE", unit="token", unit_scale=True, disable=not progress
-    ) as bar:
-        batches = shuffled_batches(indices, n_steps, batch_size, generator)
-        for step, batch in enumerate(batches, start=1):
+        total=n_steps * batch_size, initial=n_done * batch_size, desc="Training SAE", unit="token",
+        unit_scale=True, disable=not progress,
+    ) as bar:  # fmt: skip
+        batches = tokens.shuffled(batch_size, seed=seed, start_batch=n_done)
+        for step, batch in zip(range(n_done + 1, n_steps + 1), batches, strict=False):
             learning_rate = trainer.optimizer.param_groups[0]["lr"]
-            output = trainer.step(activations[batch.to(activations.device)].float())
-            trainer.n_training_steps = step
+            output = trainer.step(batch.float())
             bar.update(batch_size)
             if step % every == 0 or step == n_steps:
-                row = {
-                    "n_tokens": step * batch_size,
-                    **_measure(output, trainer),
-                    "learning_rate": learning_rate,
-                }
-                if not math.isfinite(row["loss"]):
-                    raise SAEError(
-                        f"The loss is {row['loss']} after {row['n_tokens']} tokens.",
-                        expected="a finite loss",
-                        remedy=f"Lower learning_rate, which rose to {trainer.cfg.lr:.2g}.",
-                    )
-                rows.append(row)
-                bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", "l0", "fvu", "n_dead")})
+                rows.append(_measured(output, trainer, learning_rate))
+                bar.set_postfix({name: f"{rows[-1][name]:.3g}" for name in ("loss", "l0", "fvu", "n_dead")})
+            if folder is not None and (step == n_steps or folder.is_due()):
+                _check_finite(float(output.loss.detach()), trainer)
+                folder.keep(trainer, rows)
     return rows
 
 
 @torch.no_grad()
-def _measure(output: TrainStepOutput, trainer: SAETrainer) -> dict[str, float]:
+def _measured(output: TrainStepOutput, trainer: Trainer, learning_rate: float) -> dict[str, float]:
+    loss = float(output.loss.detach())
+    _check_finite(loss, trainer)
     return {
-        "loss": float(output.loss),
-        "l0": l0(output.feature_acts),
+        "n_tokens": trainer.n_training_samples,
+        "loss": loss,
+        "l0": output.metrics["l0"],
         "fvu": fvu(output.sae_in, output.sae_out),
         "n_dead": int(trainer.dead_neurons.sum()),
+        "learning_rate": learning_rate,
     }
 
 
-def inference_form(trained: TrainingSAE, scale: float) -> SAE:
-    """The SAE for raw activations, with decoder rows of norm 1; changes `trained`.
-
-    Args:
-        trained: trained on activations times `scale`.
-        scale: folded into the weights.
-
-    Returns:
-        A `StandardSAE` or a `JumpReLUSAE` in eval mode, without gradients, on the device of `trained`.
-    """
-    trained.fold_activation_norm_scaling_factor(scale)
-    state: dict[str, Any] = trained.state_dict()
-    trained.process_state_dict_for_saving_inference(state)
-    # Made on the CPU: its initial weights, soon overwritten, must not draw from the device's generator.
-    sae = SAE.from_dict(trained.cfg.get_inference_sae_cfg_dict() | {"device": "cpu"})
-    sae.load_state_dict(state)
-    sae.fold_W_dec_norm()
-    return sae.to(trained.device).eval().requires_grad_(False)
+def _check_finite(loss: float, trainer: Trainer) -> None:
+    if not math.isfinite(loss):
+        raise SAEError(
+            f"The loss is {loss} after {trainer.n_training_samples} tokens.",
+            expected="a finite loss",
+            remedy=f"Lower learning_rate, which rose to {trainer.cfg.lr:.2g}.",
+        )

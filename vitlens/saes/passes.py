@@ -1,42 +1,42 @@
-"""Passes over activations: in batches with a progress bar, or in blocks that are converted at a time."""
+"""Passes over tokens, in batches with a progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .tokens import Tokens
+
 N_BLOCK_TOKENS = 65_536
 """Tokens that are converted to another precision at a time, so that a pass never copies all of them."""
 
 
 def batches(
-    activations: Float[Tensor, "token d_in"], batch_size: int, what: str, progress: bool
-) -> Iterable[Tensor]:
-    """The tokens in order, `batch_size` at a time; a pass of more than a second shows a bar named `what`."""
-    bar: Iterable[Tensor] = tqdm(
-        activations.split(batch_size), desc=what, unit="batch", delay=1, leave=False, disable=not progress
-    )
-    return bar
+    tokens: Tokens, batch_size: int, what: str, progress: bool
+) -> Iterator[Float[Tensor, "batch d_in"]]:
+    """The tokens in order, in float32, `batch_size` at a time; a pass of over a second shows a bar `what`."""
+    with tqdm(
+        total=tokens.n_tokens, desc=what, unit="token", unit_scale=True, delay=1, leave=False,
+        disable=not progress,
+    ) as bar:  # fmt: skip
+        for batch in tokens.in_order(batch_size):
+            yield batch.float()
+            bar.update(len(batch))
 
 
-def blocks(activations: Float[Tensor, "token d_in"]) -> Iterable[Tensor]:
-    """The tokens in order, `N_BLOCK_TOKENS` at a time."""
-    parts: tuple[Tensor, ...] = activations.split(N_BLOCK_TOKENS)
-    return parts
-
-
-def mean_activation(activations: Float[Tensor, "token d_in"]) -> Float[Tensor, " d_in"]:
+def mean_activation(tokens: Tokens) -> Float[Tensor, " d_in"]:
     """Mean over the tokens in float64.
 
     Example:
-        >>> mean_activation(torch.tensor([[0.0, 2.0], [1.0, 4.0]]))
+        >>> from vitlens.saes.tokens import InMemory
+        >>> mean_activation(InMemory(torch.tensor([[0.0, 2.0], [1.0, 4.0]])))
         tensor([0.5000, 3.0000], dtype=torch.float64)
     """
-    total = torch.zeros(activations.shape[1], dtype=torch.float64, device=activations.device)
-    for block in blocks(activations):
+    total = torch.zeros(tokens.d_in, dtype=torch.float64, device=tokens.device)
+    for block in tokens.in_order(N_BLOCK_TOKENS):
         total += block.double().sum(dim=0)
-    return total / len(activations)
+    return total / tokens.n_tokens

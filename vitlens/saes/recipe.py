@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..errors import SAEError
 from ..names import nearest
 from .checks import check_batch_size
+from .kinds import KINDS, check_options
 from .threshold import check_k
 
-KINDS = ("batch_topk", "vanilla")
-
 N_EPOCHS = 10
+N_STEPS = 1000
+MAX_EPOCHS = 100
+MAX_LEARNING_RATE = 1e-2
 MAX_HOLDOUT_TOKENS = 32_768
 MAX_DEAD_WINDOW_TOKENS = 1_000_000
 
@@ -35,6 +39,7 @@ class Recipe:
     seed: int
     n_holdout_tokens: int | None
     dead_window_tokens: int | None
+    options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -45,15 +50,28 @@ class Recipe:
             )
         check_batch_size(self.batch_size)
         self._check("d_sae", 1, math.inf, "Try 8 times the width of the hook.")
-        if self.kind == "batch_topk":
+        if "k_per_token" in self.own_arguments:
             check_k(self.k_per_token, self.d_sae)
         self._check("l1_coefficient", 0, math.inf, "Raise it for sparser codes, lower it for a lower FVU.")
-        self._check("n_tokens", self.batch_size, math.inf, f"Leave it out for {N_EPOCHS} epochs.")
+        self._check("n_tokens", self.batch_size, math.inf, "Leave it out for the default.")
         self._check("learning_rate", 0, math.inf, "Leave it out for the default.", above=True)
         self._check("activation_scale", 0, math.inf, "Leave it out to fit it to the source.", above=True)
         self._check("seed", 0, 2**63, "Pass seed=0.")
         self._check("n_holdout_tokens", 2, math.inf, "Leave it out for a tenth of the tokens.")
         self._check("dead_window_tokens", 1, math.inf, "Leave it out for one epoch.")
+        object.__setattr__(self, "options", check_options(self.kind, self.options))
+
+    @property
+    def own_arguments(self) -> set[str]:
+        """Of the arguments that only some kinds have, those of this one."""
+        return set(KINDS[self.kind].settings.values())
+
+    def described(self) -> dict[str, Any]:
+        """The settings that this kind has, JSON-able."""
+        of_some = {argument for kind in KINDS.values() for argument in kind.settings.values()}
+        return {
+            name: value for name, value in asdict(self).items() if name not in of_some - self.own_arguments
+        }
 
     def _check(self, name: str, low: int, end: float, remedy: str, above: bool = False) -> None:
         value = getattr(self, name)
@@ -79,14 +97,33 @@ class Recipe:
         return n_holdout
 
     def n_steps(self, n_train_tokens: int) -> int:
-        """Whole batches in `n_tokens`, or in ten epochs."""
-        return (self.n_tokens or N_EPOCHS * n_train_tokens) // self.batch_size
+        """Whole batches in `n_tokens`; by default ten epochs, more where that is less than 1,000 steps.
 
-    def dead_window_steps(self, n_train_tokens: int) -> int:
-        """Steps without firing after which a feature counts as dead."""
-        window = self.dead_window_tokens or min(n_train_tokens, MAX_DEAD_WINDOW_TOKENS)
-        return max(1, window // self.batch_size)
+        Raises:
+            SAEError: it is more than 100 epochs, or an epoch less than a batch.
+        """
+        if n_train_tokens < self.batch_size:
+            raise SAEError(
+                f"Of the source's images, those not held out have {n_train_tokens} tokens.",
+                expected=f"at least one batch ({self.batch_size} tokens) to train on",
+                remedy="Give more images, or lower batch_size.",
+            )
+        most = MAX_EPOCHS * n_train_tokens
+        if self.n_tokens is None:
+            return min(max(N_EPOCHS * n_train_tokens, N_STEPS * self.batch_size), most) // self.batch_size
+        if self.n_tokens > most:
+            raise SAEError(
+                f"n_tokens is {self.n_tokens}: {self.n_tokens / n_train_tokens:.0f} epochs of the "
+                f"{n_train_tokens} tokens that are left to train on.",
+                expected=f"at most {MAX_EPOCHS} epochs",
+                remedy="Give more images, or lower n_tokens.",
+            )
+        return self.n_tokens // self.batch_size
+
+    def dead_window(self, n_train_tokens: int) -> int:
+        """Tokens without firing after which a feature counts as dead."""
+        return self.dead_window_tokens or min(n_train_tokens, MAX_DEAD_WINDOW_TOKENS)
 
     def peak_learning_rate(self) -> float:
         """`learning_rate`, or the default for this width."""
-        return self.learning_rate or 8e-4 * math.sqrt(2**14 / self.d_sae)
+        return self.learning_rate or min(MAX_LEARNING_RATE, 1.6e-3 * math.sqrt(2**14 / self.d_sae))

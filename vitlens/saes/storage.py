@@ -36,7 +36,7 @@ def save(sae: SAE, path: str | os.PathLike[str]) -> None:
         >>> import tempfile, torch, vitlens as vl
         >>> path = tempfile.mkdtemp() + "/sae"
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
-        >>> sae = vl.saes.train(x, d_sae=16, k_per_token=2, batch_size=64, progress=False)
+        >>> sae = vl.saes.train(x, d_sae=16, k_per_token=2, batch_size=64, n_tokens=2560, progress=False)
         >>> vl.saes.save(sae, path)
         >>> torch.equal(vl.saes.load(path).encode(x), sae.encode(x))
         True

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ..errors import SAEError
 from ._sae_lens import SAE, JumpReLUSAE
-from .checks import check_activations, check_batch_size, check_inference_form
+from .checks import check_batch_size, check_inference_form
 from .passes import batches
+from .tokens import Activations, as_tokens
 
 
 @torch.no_grad()
 def set_threshold(
     sae: SAE,
-    activations: Float[Tensor, " ..."],
+    activations: Activations,
     k_per_token: int,
     *,
     batch_size: int = 4096,
@@ -30,7 +29,7 @@ def set_threshold(
 
     Args:
         sae: changed in place; every feature gets the same threshold.
-        activations: [token d_in], best of tokens that the SAE was not trained on.
+        activations: [token d_in], or a store's hook, best of tokens that the SAE was not trained on.
         k_per_token: the mean L0 that is wanted.
         batch_size: tokens encoded at a time.
         progress: show a bar if it takes more than a second.
@@ -48,7 +47,7 @@ def set_threshold(
     Example:
         >>> import torch, vitlens as vl
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
-        >>> sae = vl.saes.train(x, d_sae=16, k_per_token=2, batch_size=64, progress=False)
+        >>> sae = vl.saes.train(x, d_sae=16, k_per_token=2, batch_size=64, n_tokens=2560, progress=False)
         >>> _ = vl.saes.set_threshold(sae, x, 3)
         >>> vl.saes.figures(sae, x)["l0"]
         3.0
@@ -60,15 +59,15 @@ def set_threshold(
             remedy='Train with kind="batch_topk".',
         )
     check_inference_form(sae, "The SAE")
-    check_activations(activations, "The activations", d_in=sae.cfg.d_in)
     check_batch_size(batch_size)
+    tokens = as_tokens(activations, "The activations", d_in=sae.cfg.d_in)
     check_k(k_per_token, sae.cfg.d_sae)
-    n_wanted = k_per_token * len(activations)
+    n_wanted = k_per_token * tokens.n_tokens
     sae.threshold.zero_()
     # The largest n_wanted + 1 seen so far; what is not above the floor can no longer be among them.
     largest = torch.empty(0, dtype=sae.dtype, device=sae.device)
     floor = torch.zeros((), dtype=sae.dtype, device=sae.device)
-    for batch in batches(activations, batch_size, "Setting threshold", progress):
+    for batch in batches(tokens, batch_size, "Setting threshold", progress):
         codes = sae.encode(batch.to(sae.device))
         largest = torch.cat([largest, codes[codes > floor]])
         if len(largest) > n_wanted:

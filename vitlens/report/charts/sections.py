@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 FURTHER = "Further"
-SECTIONS = ("Predictions", "Lenses", "Attention", "Representation", "Attribution", "Causal", FURTHER)
+SECTIONS = (
+    "Predictions",
+    "Lenses",
+    "Attention",
+    "Representation",
+    "Attribution",
+    "Causal",
+    "SAE features",
+    FURTHER,
+)
 """Headings, in a report's order; `Further` holds what the others do not name."""
 
 # The first beginning that fits decides, so a longer one stands before the shorter one it starts with.

@@ -1,0 +1,182 @@
+"""The manifest of an activation store: what is stored, compared with what is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, SAEError
+from ..files import read_json, write_json
+from ..images.items import add_id
+from .shards import Layout, described_shard, shard_path, written_shards
+
+PROTOCOL = "vitlens.activations.1"
+"""The version of the format; a reader of another refuses."""
+
+_LATER = {"shards", "provenance", "sha256"}
+
+
+def begin(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Make the folder of a store with its manifest, or compare the one that is there and clear it up.
+
+    Args:
+        folder: the store's.
+        wanted: what shall be stored, JSON-able.
+
+    Raises:
+        SAEError: another store is there.
+        CheckpointError: it is of another protocol, or its manifest is damaged or missing.
+    """
+    if (folder / "manifest.json").exists():
+        compare(folder, wanted)
+        for left in folder.glob(".*.part"):  # by a process that was killed
+            left.unlink()
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SAEError(
+            f"{os.fspath(folder)} holds files and no manifest.json.",
+            expected="a new folder, or that of an activation store",
+            remedy="Name another folder.",
+        )
+    else:
+        _write(folder, {"protocol": PROTOCOL, **wanted, "shards": None})
+
+
+def compare(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest that is there, if it says what is wanted.
+
+    Raises:
+        SAEError: it says something else.
+        CheckpointError: it is damaged or of another protocol.
+    """
+    manifest = read_manifest(folder)
+    there, asked = dict(_leaves(manifest)), dict(_leaves(wanted))
+    # What a data set does not know of itself is told only by its images.
+    unknown = {name for name, value in asked.items() if value is None}
+    different = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
+    if different := [name for name in different if name not in unknown]:
+        name = different[0]
+        raise SAEError(
+            f"{os.fspath(folder)} holds other activations: its {name} is {there.get(name)!r}, "
+            f"now {asked.get(name)!r}"
+            + (f" (and {len(different) - 1} more differ)." if len(different) > 1 else "."),
+            expected="the store that was begun there, to go on with it",
+            remedy="Name another folder, or delete this one to store anew.",
+        )
+    return manifest
+
+
+def complete(folder: Path) -> None:
+    """Enter the shards into the manifest: from now on the store can be opened.
+
+    Raises:
+        SAEError: shards are missing.
+        DatasetError: an image id is found twice.
+        CheckpointError: a description is damaged.
+    """
+    manifest = read_manifest(folder)
+    numbers = written_shards(folder)
+    shards: list[dict[str, Any]] = []
+    seen, digest = set[str](), hashlib.sha256()
+    for number in numbers:
+        path = shard_path(folder, number)
+        ids = described_shard(path)["image_ids"]
+        for image_id in ids:
+            add_id(image_id, seen)
+            digest.update(f"{image_id}\n".encode())
+        content = path.with_suffix(".json").read_bytes()
+        shards.append({"n_images": len(ids), "sha256": hashlib.sha256(content).hexdigest()})
+    sizes = [shard["n_images"] for shard in shards]
+    n_images = manifest["n_images"] if manifest["n_images"] is not None else sum(sizes)
+    full = manifest["n_images_per_shard"]
+    wanted = [min(full, n_images - start) for start in range(0, n_images, full)]
+    if numbers != list(range(len(wanted))) or sizes != wanted:
+        raise SAEError(
+            f"{os.fspath(folder)} has {sum(sizes)} images in {len(shards)} shards.",
+            expected=f"{n_images} images in {len(wanted)} shards",
+            remedy="Check that the data set gives as many items as it says, and call write again.",
+        )
+    found = {"n_images": n_images, "image_ids_sha256": digest.hexdigest(), "shards": shards}
+    _write(folder, manifest | found)
+
+
+def missing(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """What a store still lacks, in words; empty where it lacks nothing."""
+    there = [number for number in written_shards(folder) if shard_path(folder, number).exists()]
+    shards = manifest["shards"]
+    if shards is None:
+        n_images = manifest["n_images"]
+        full = manifest["n_images_per_shard"]
+        of = "" if n_images is None else f" of {-(-n_images // full)}"
+        return f"{len(there)}{of} shards are there"
+    lost = sorted(set(range(len(shards))) - set(there))
+    return f"shard {lost[0]} is gone" if lost else ""
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the store in `folder`.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of another protocol.
+    """
+    path = folder / "manifest.json"
+    manifest: dict[str, Any] = read_json(path)
+    protocol = manifest.get("protocol") if isinstance(manifest, dict) else None
+    if protocol != PROTOCOL:
+        raise CheckpointError(
+            f"{os.fspath(path)} is of the protocol {protocol!r}.",
+            expected=repr(PROTOCOL),
+            remedy="Write the store anew, or read it with the version of vitlens that wrote it.",
+        )
+    if manifest.get("sha256") != _digest(manifest):
+        raise CheckpointError(
+            f"{os.fspath(path)} is damaged: its own checksum is another.",
+            expected="the manifest as vitlens wrote it",
+            remedy="Restore it from a copy, or write the store anew in another folder.",
+        )
+    return manifest
+
+
+def layout(manifest: Mapping[str, Any]) -> Layout:
+    """What a manifest says of the shards."""
+    return Layout(
+        widths={hook["name"]: hook["d_in"] for hook in manifest["hooks"]},
+        n_checkpoints=len(manifest["checkpoints"]),
+        n_conditions=len(manifest["conditions"]),
+        n_positions=len(manifest["positions"]),
+        dtype=manifest["dtype"],
+        n_rows_per_block=manifest["n_rows_per_block"],
+    )
+
+
+def ids_sha256(image_ids: list[str]) -> str:
+    """A hash of image ids in their order."""
+    return hashlib.sha256("".join(f"{image_id}\n" for image_id in image_ids).encode()).hexdigest()
+
+
+def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    write_json(folder / "manifest.json", {**manifest, "sha256": _digest(manifest)})
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name -> value, of what makes a store what it is."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key not in _LATER and key != "protocol":
+                yield from _leaves(each, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        names = [each["name"] for each in value]
+        yield name, names
+        for key, each in zip(names, value, strict=True):
+            yield from _leaves(each, f"{name}[{key}]")
+    else:
+        yield name, value
