@@ -10,6 +10,7 @@
     ├── FamilyError         a module is no supported Vision Transformer
     ├── ArchitectureError   architectures are unknown, or differ where they must agree
     ├── CheckpointError     a file of weights is missing, damaged or does not fit
+    ├── SpaceError          the disk is full
     ├── AnalysisError       an analysis broke the protocol or cannot run on this model
     ├── SAEError            a sparse autoencoder does not fit what it is given
     ├── ComparisonError     a comparison cannot be made as asked
@@ -83,6 +84,10 @@ class ArchitectureError(VitlensError, ValueError):
 
 class CheckpointError(VitlensError, ValueError):
     """A file of weights is missing, damaged, or does not fit the architecture."""
+
+
+class SpaceError(VitlensError, OSError):
+    """The disk is full; what was written before is kept."""
 
 
 class AnalysisError(VitlensError, ValueError):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, SpaceError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -22,6 +25,9 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         The temporary path to write to. A reader sees the old file or the new one, never a part.
+
+    Raises:
+        SpaceError: the disk is full.
 
     Example:
         >>> import tempfile
@@ -37,9 +43,10 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        with space_for(path):
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
         # mkstemp makes files that only their owner can read; a finished file gets what open() would give.
         umask = os.umask(0)
         os.umask(umask)
@@ -47,6 +54,62 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def space_for(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say what was to be written where the disk is full in the block.
+
+    Raises:
+        SpaceError: it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise SpaceError(
+            f"There is no space left to write {os.fspath(path)}.",
+            expected="a disk with space for it",
+            remedy="Make room and make the call again; what stood there before still stands.",
+        ) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full, whichever library raised it.
+
+    Example:
+        >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError("?"))
+        (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    # Libraries that are not written in Python have the number in their words alone.
+    return isinstance(error, SpaceError) or any(f"os error {number})" in str(error) for number in _FULL)
+
+
+def differences(found: Any, wanted: Any) -> str:
+    """In which entries two JSON values differ, in words; empty where they do not.
+
+    Example:
+        >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}})
+        'b.c: 2 there, 3 now'
+    """
+    there, now = dict(_leaves(found)), dict(_leaves(wanted))
+    return "; ".join(
+        f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name)
+    )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name -> value of everything nested."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(each, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -9,7 +9,7 @@ import sae_lens
 import torch
 
 from vitlens import saes
-from vitlens.errors import CheckpointError, SAEError
+from vitlens.errors import CheckpointError, SAEError, SpaceError
 
 from .conftest import TINY, make_sae
 
@@ -85,7 +85,7 @@ def test_a_save_that_fails_leaves_the_old_sae(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vitlens.saes.storage._flush", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SpaceError, match=r"no space left to write .*sae.*still stands"):
         saes.save(new, tmp_path / "sae")
     assert torch.equal(saes.load(tmp_path / "sae").W_dec, old.W_dec)
     assert [path.name for path in tmp_path.iterdir()] == ["sae"]

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, SAEError
-from ..files import read_json, whole, write_json
+from ..files import differences, read_json, whole, write_json
 from ._sae_lens import SAE, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from .storage import load, save
 from .trainer import Trainer
@@ -142,24 +142,9 @@ def _digest(tensors: Mapping[str, Tensor], history: str) -> str:
 
 
 def _check_same(found: Any, wanted: Mapping[str, Any], path: Path) -> None:
-    there, now = dict(_leaves(found)), dict(_leaves(wanted))
-    different = [
-        f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name)
-    ]
-    if different:
+    if different := differences(found, wanted):
         raise SAEError(
-            f"{path} holds another training ({'; '.join(different)}).",
+            f"{path} holds another training ({different}).",
             expected="the training that was begun there, with the same arguments and source",
             remedy="Name another output, or delete this one to train anew.",
         )
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name -> value of everything nested."""
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _leaves(each, f"{name}.{key}" if name else key)
-    else:
-        yield name, value

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, SAEError
-from ..files import read_json, write_json
+from ..files import read_json, space_for, write_json
 from ._sae_lens import SAE, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from .checks import check_inference_form
 
@@ -31,6 +31,7 @@ def save(sae: SAE, path: str | os.PathLike[str]) -> None:
 
     Raises:
         SAEError: the SAE is in its training form or has NaN in its weights, or `path` holds something else.
+        SpaceError: the disk is full.
 
     Example:
         >>> import tempfile, torch, vitlens as vl
@@ -50,7 +51,11 @@ def save(sae: SAE, path: str | os.PathLike[str]) -> None:
             remedy="Choose another path; nothing was written.",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".part") as folder:
+    beside = f".{target.name}."
+    with (
+        space_for(path),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=beside, suffix=".part") as folder,
+    ):
         built, replaced = Path(folder) / "new", Path(folder) / "old"
         sae.save_model(built)
         config = built / SAE_CFG_FILENAME

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import shutil
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import SAEError
+from ..files import is_full
 from ..images import (
     Batch,
     Condition,
@@ -41,7 +41,6 @@ N_SHARD_BYTES = 2**27
 
 _MOST_IMAGES = 1024
 _LEAST_BLOCK_BYTES, _MOST_BLOCK_BYTES = 2**16, 2**19
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Writing:
@@ -124,7 +123,7 @@ class Writing:
             yield
             needed, free = self._n_bytes_to_write(folder), shutil.disk_usage(folder).free
         except OSError as error:
-            if error.errno not in _FULL:
+            if not is_full(error):
                 raise
             raise _no_space(folder, self._n_bytes_to_write(folder), "it is full") from error
         if needed is not None and needed > free:

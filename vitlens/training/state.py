@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, TrainingError
-from ..files import whole
+from ..files import differences, whole
 
 _WEIGHTS, _OPTIMIZER = "model.", "optimizer."
 
@@ -86,23 +86,9 @@ def check_same_run(found: dict[str, Any], wanted: dict[str, Any], path: Path) ->
     Raises:
         TrainingError: the two differ.
     """
-    wanted = json.loads(json.dumps(wanted))
-    flat_found, flat_wanted = _flat(found), _flat(wanted)
-    differing = [
-        f"{key}: {flat_found.get(key)!r} there, {flat_wanted.get(key)!r} now"
-        for key in sorted(flat_found.keys() | flat_wanted.keys())
-        if flat_found.get(key) != flat_wanted.get(key)
-    ]
-    if differing:
+    if differing := differences(found, json.loads(json.dumps(wanted))):
         raise TrainingError(
-            f"{path} belongs to another run ({'; '.join(differing)}).",
+            f"{path} belongs to another run ({differing}).",
             expected="an output folder of the same configuration, starting weights and data",
             remedy="Name another output folder, or delete this one.",
         )
-
-
-def _flat(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in run.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
