@@ -128,9 +128,17 @@ def reading(store: ActivationStore, rounds: int, memory_bytes: int) -> dict[str,
     def cold() -> None:
         drain(ActivationStore.open(store.path).batches(HOOK, N_TOKENS, memory_bytes=memory_bytes))
 
+    rows = torch.cat(list(warm.in_order(N_TOKENS)))
+    generator = torch.Generator().manual_seed(0)
+
+    def limit() -> None:
+        for chosen in torch.randperm(len(rows), generator=generator).split(N_TOKENS):
+            rows.index_select(0, chosen)
+
     timed: dict[str, Callable[[], object]] = {
         "sequential, into a buffer of 4 MiB": discarding,
         "sequential, as tensors of 4,096 rows": keeping,
+        "- bare torch, random rows of one tensor in memory": limit,
         "in order": lambda: drain(warm.in_order(N_TOKENS)),
         "shuffled": lambda: drain(itertools.islice(stream, warm.n_tokens // N_TOKENS)),
         "shuffled, one epoch by itself": lambda: drain(warm.epoch(N_TOKENS, seed=0)),
