@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             models[name or ("tuned" if index == 0 else f"tuned_{index + 1}")] = load(path, options)
         unrelated = reinitialized(models["base"])
         dataset = vl.images.folder(options.data, models["base"])
-        class_names = None
+        class_names = dataset.class_names
         if options.n_images and options.n_images < len(dataset):
             dataset = spread(dataset, options.n_images)
         train = spread(dataset, min(options.sae_images, len(dataset)))

@@ -74,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codes = vl.saes.code_similarity(checkpoints, firsts, test, conditions=options.conditions, matches=match)
     write(mean_over_images(codes), output / "code_similarity.csv", show=True)
 
+    some = spread(test, min(200, len(test)))  # each feature is ablated by itself in each image
     effects = vl.saes.feature_effects(
-        checkpoints, firsts, match, test, conditions=options.conditions, output=output / "effects"
+        checkpoints, firsts, match, some, conditions=options.conditions, output=output / "effects"
     )
     write(effects.table, output / "feature_effects.csv", show=True)
     joint = vl.saes.train_crosscoder(
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\ncrosscoder\n{joint.summary().round(3).to_string()}")
     write(joint.table(), output / "crosscoder.csv")
 
-    class_names = None
+    class_names = vl.images.folder(options.test, base).class_names
     shown = {"class_names": class_names, "seed": options.seed}
     for name, sae in firsts.items():
         vl.saes.gallery(sae, models[name], test, **shown).report(output / f"gallery_{name}.html")

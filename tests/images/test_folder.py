@@ -282,3 +282,13 @@ def test_bytes_that_only_look_like_an_image_are_named(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(DatasetError, match=r"torn\.png cannot be read as an image"):
         read_rgb(path)
+
+
+def test_imagenets_classes_have_a_name_each_and_other_folders_their_own(tmp_path):
+    write(tmp_path, "n02012849/1.png", "n03126707/1.png")
+    names = folder(tmp_path, model_of(1000)).class_names
+    assert len(set(names)) == 1000
+    assert (names[0], names[134], names[517]) == ("tench", "crane (n02012849)", "crane (n03126707)")
+    mapping = {"n02012849": 3, "n03126707": 1}
+    some = folder(tmp_path, model_of(4), classes=mapping).class_names
+    assert some == ["class 0", "n03126707", "class 2", "n02012849"]

@@ -31,6 +31,8 @@ class Folder(Dataset[Item]):
         labels: the class of each.
         image_ids: path of each below the folder, with forward slashes.
         classes: name of a class's folder -> index, of the classes that are there.
+        class_names: a name for each of the model's classes, by index: ImageNet's first word for it, or the
+            folder's name.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Folder(Dataset[Item]):
         root: Path,
         image_ids: list[str],
         classes: Mapping[str, int],
+        class_names: list[str],
         transform: Callable[[Image.Image], Tensor],
     ) -> None:
         self.image_ids = image_ids
         self.paths = [root / image_id for image_id in image_ids]
         self.labels = [classes[image_id.partition("/")[0]] for image_id in image_ids]
         self.classes = dict(classes)
+        self.class_names = class_names
         self._transform = transform
 
     def __len__(self) -> int:
@@ -75,8 +79,8 @@ def folder(
             the order of their names.
 
     Returns:
-        A torch data set of items with `paths`, `labels`, `image_ids` and `classes`. Images are in the order
-        of their classes' folders' names, then of their paths.
+        A torch data set of items with `paths`, `labels`, `image_ids`, `classes` and `class_names`. Images
+        are in the order of their classes' folders' names, then of their paths.
 
     Raises:
         DatasetError: the folder is missing or empty, a class has no images, or its name is unknown; when an
@@ -97,6 +101,9 @@ def folder(
     """
     root = Path(path)
     names = _class_folders(root)
+    is_imagenet = classes is None and _is_imagenet(names, model.cfg.n_classes)
+    if is_imagenet:
+        classes = {name: index for index, name in enumerate(ImageNetInfo().label_names())}
     indices = _class_indices(names, model.cfg.n_classes, classes)
     image_ids: list[str] = []
     for name in names:
@@ -108,7 +115,27 @@ def folder(
                 remedy="Add images or remove the folder.",
             )
         image_ids.extend(found)
-    return Folder(root, image_ids, indices, _transform(model))
+    class_names = _imagenet_words() if is_imagenet else _names_by_index(indices, model.cfg.n_classes)
+    return Folder(root, image_ids, indices, class_names, _transform(model))
+
+
+def _is_imagenet(names: list[str], n_classes: int) -> bool:
+    return n_classes == 1000 and all(_WORDNET_ID.fullmatch(name) for name in names)
+
+
+def _imagenet_words() -> list[str]:
+    """One name for each class, and its WordNet id besides where two share it (there are two cranes)."""
+    info = ImageNetInfo()
+    words = [description.partition(",")[0] for description in info.label_descriptions()]
+    return [
+        f"{word} ({name})" if words.count(word) > 1 else word
+        for word, name in zip(words, info.label_names(), strict=True)
+    ]
+
+
+def _names_by_index(classes: Mapping[str, int], n_classes: int) -> list[str]:
+    names = {index: name for name, index in classes.items()}
+    return [names.get(index, f"class {index}") for index in range(n_classes or len(classes))]
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -137,8 +164,6 @@ def _images(root: Path, name: str) -> Iterator[str]:
 
 
 def _class_indices(names: list[str], n_classes: int, classes: Mapping[str, int] | None) -> dict[str, int]:
-    if classes is None and n_classes == 1000 and all(_WORDNET_ID.fullmatch(name) for name in names):
-        classes = {name: index for index, name in enumerate(ImageNetInfo().label_names())}
     # A model without a classifier has no order of classes to keep to.
     if classes is None and n_classes not in (0, len(names)):
         raise DatasetError(
