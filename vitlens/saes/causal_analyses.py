@@ -19,14 +19,14 @@ from ..running.passes import correct_logit
 from .causal import check_adds_up, checked_features, decoder_rows, feature_codes
 from .codes import OfSAE
 from .reading import codes_of, image_blocks, own_precision, place_of
-from .splicing import Splice
+from .rerun import Rerun
 
 QUANTITIES = ("logit", "probability")
 """What is said of the correct class."""
 
 
 @dataclass(frozen=True)
-class FeatureEffect(Splice):
+class FeatureEffect(Rerun):
     """What the model says of the correct class when one feature, or one group of them, is ablated.
 
     Variables (image, feature), or (image, group) where groups are given; `name` is `sae`:
@@ -142,7 +142,7 @@ class FeatureEffect(Splice):
                 with own_precision(self.sae):
                     added = codes[image][:, own] @ rows_of_decoder[own]
                 changed[row, model.cfg.positions(self.place.tokens)] -= added.to(changed)
-            ablated = self._logits_with(model, images[of_image], ActivationCache(entering, model), changed)
+            ablated = self.logits_with(model, images[of_image], ActivationCache(entering, model), changed)
             changes[of_image, of_group] = _said(ablated, labels[of_image]) - intact[of_image]
         what = "group" if isinstance(self.features, Mapping) else "feature"
         variables = {

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import SAEError
 from ..functional import class_rank, correct_log_probability
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
-from ..running import Reduction, table
-from .codes import OfSAE
+from ..running import table
 from .reading import reconstruction
+from .rerun import Rerun
 
 INTERVENTIONS = ("original", "spliced", "zeroed")
 """The activation as it is, as the SAE reconstructs it, and as zeros."""
 
-_STREAM = {"hook_resid_pre": 0, "hook_resid_post": 1}
-"""Places between blocks, and how many blocks of their own layer lie before them."""
-
 
 @dataclass(frozen=True)
-class Splice(OfSAE):
+class Splice(Rerun):
     """What the model still knows when it reads the SAE's reconstruction in place of the activation.
 
     Variables (image, token_kind, intervention), where `name` is `sae`: `sae_splice_correct` (whether the
@@ -60,19 +54,6 @@ class Splice(OfSAE):
         ('condition', 'image', 'token_kind', 'intervention')
     """
 
-    def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
-        """The SAE's hook whole, and what enters its block."""
-        self.place.check(model)
-        if model.cfg.n_classes == 0 or model.cfg.pool == "none":
-            raise SAEError(
-                f"The model has no classifier (n_classes {model.cfg.n_classes}, pool '{model.cfg.pool}').",
-                expected="a model with a classification head, whose answers say what a splice loses",
-                remedy="Load the classifier's weights with the model, or evaluate with splice=False.",
-            )
-        layer = self.place.layer
-        entry = [] if layer is None else [f"blocks.{layer}.hook_resid_pre"]
-        return dict.fromkeys([self.place.hook_name, *entry])
-
     def __call__(self, model: HookedViT, cache: ActivationCache, logits: Tensor, batch: Batch) -> xr.Dataset:
         """Values of one batch."""
         activation = cache[self.place.hook_name]
@@ -88,7 +69,7 @@ class Splice(OfSAE):
             for source in (spliced, zeroed):
                 changed = activation.clone()
                 changed[:, positions] = source[:, positions]
-                said.append(_said(self._logits_with(model, images, cache, changed), batch))
+                said.append(_said(self.logits_with(model, images, cache, changed), batch))
             by_kind.append(torch.stack(said, dim=1))
         correct, probability, loss = torch.stack(by_kind, dim=1).unbind(-1)
         dims = ("token_kind", "intervention")
@@ -105,21 +86,6 @@ class Splice(OfSAE):
             token_kind=self.place.kinds(model),
             intervention=INTERVENTIONS,
         )
-
-    def _logits_with(
-        self, model: HookedViT, images: Tensor, cache: ActivationCache, changed: Tensor
-    ) -> Float[Tensor, "batch n_classes"]:
-        """The logits with `changed` at the hook; blocks before it are not run again."""
-        start: dict[str, Any] = {}
-        hooks = [(self.place.hook_name, lambda activation, hook: changed)]
-        layer, point = self.place.layer, self.place.hook_name.rsplit(".", 1)[-1]
-        if layer is not None and point in _STREAM:
-            start, hooks = {"start_at_layer": layer + _STREAM[point], "resid": changed}, []
-        elif layer is not None:
-            start = {"start_at_layer": layer, "resid": cache[f"blocks.{layer}.hook_resid_pre"]}
-        with model.hooks(fwd_hooks=hooks):
-            logits: Tensor = model(images, **start)
-        return logits
 
 
 def _said(logits: Tensor, batch: Batch) -> Float[Tensor, "batch 3"]:
