@@ -75,8 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(mean_over_images(codes), output / "code_similarity.csv", show=True)
 
     some = spread(test, min(200, len(test)))  # each feature is ablated by itself in each image
+    # Hungarian leaves hardly a feature without a partner, however unlike: what is lost or new, mutual says.
+    mutual = vl.saes.match(firsts["base"], firsts["tuned"], (rows["base"], rows["tuned"]), method="mutual")
     effects = vl.saes.feature_effects(
-        checkpoints, firsts, match, some, conditions=options.conditions, output=output / "effects"
+        checkpoints, firsts, mutual, some, conditions=options.conditions, output=output / "effects"
     )
     write(effects.table, output / "feature_effects.csv", show=True)
     joint = vl.saes.train_crosscoder(

@@ -14,6 +14,9 @@ from .checks import check_batch_size, check_inference_form
 from .passes import batches, mean_activation
 from .tokens import Activations, InMemory, as_tokens
 
+FIGURES = ("l0", "fvu", "n_dead", "n_dense", "decoder_coherence_max", "decoder_coherence_mean")
+"""What `figures` says besides the number of tokens."""
+
 N_BLOCK_FEATURES = 1024
 """Decoder rows that are compared with all others at a time."""
 

@@ -15,7 +15,7 @@ import torch
 from ..errors import SAEError
 from ..models import HookedViT
 from ._sae_lens import SAE
-from .evaluation import figures
+from .evaluation import FIGURES, figures
 from .forms import fold_norms, inference_form, new_sae
 from .kinds import KINDS
 from .live import take
@@ -96,8 +96,8 @@ def train(
         activation_scale: the factor c; by default the c at which mean ‖c·x‖ over the source is sqrt(d_in).
             For a tuned checkpoint pass the base checkpoint's, `sae.cfg.metadata.activation_scale`.
         seed: of the initial weights, the choice of held-out tokens and the order of the others.
-        n_holdout_tokens: tokens, chosen at random, that are never trained on; by default a tenth, at most
-            32,768.
+        n_holdout_tokens: tokens that are never trained on, at least so many; of whole images, chosen at
+            random, where it is known which token is whose. By default a tenth, at most 32,768.
         dead_window_tokens: tokens without firing after which a feature counts as dead in training; by default
             one epoch, at most a million.
         options: further settings of the kind, by the names of sae-lens's configuration of it:
@@ -118,7 +118,7 @@ def train(
         A sae-lens `StandardSAE` (vanilla), `TopKSAE` (topk) or `JumpReLUSAE` (all others) in eval mode,
         without gradients.
         `sae.cfg.metadata` has the arguments above as used, `hook_name` and `model` where known, the number of
-        `n_holdout_tokens` and the figures on them (`l0`, `fvu`, `n_dead`, `n_dense`; see `figures`), and the
+        `n_holdout_tokens` and the figures on them (`l0`, `fvu`, `n_dead`, ...; see `figures`), and the
         history (see `history`).
 
     Raises:
@@ -252,7 +252,7 @@ def history(sae: SAE) -> pd.DataFrame:
 
 def _checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The caller's entries as JSON will give them back."""
-    own = {field.name for field in fields(Recipe)} | {"l0", "fvu", "n_dead", "n_dense", "history"}
+    own = {field.name for field in fields(Recipe)} | {*FIGURES, "history"}
     if taken := sorted(own & metadata.keys()):
         raise SAEError(
             f"metadata has the entries {', '.join(map(repr, taken))}.",
