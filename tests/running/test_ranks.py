@@ -1,15 +1,12 @@
 """Two processes (gloo) give what one gives."""
 
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from two_processes import start_two
 
 from .made import items
 from .test_store import measure
@@ -56,19 +53,8 @@ record("dies", items(N) if rank == 0 else Dies(items(N)))
 def outcomes(tmp_path_factory):
     """The folder of results, and a function from scenario and rank to what came out."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT.format(root=str(ROOT)), str(folder)],
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=600)[1].decode() for process in processes]
+    processes = start_two(SCRIPT.format(root=str(ROOT)), folder)
+    said = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 9], said
     return folder, lambda name, rank: pickle.loads((folder / f"{name} {rank}.pickle").read_bytes())
 

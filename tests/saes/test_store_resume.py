@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from two_processes import start_two
 
 import vitlens as vl
 from vitlens.saes.store import ActivationStore
@@ -49,19 +46,7 @@ def whole(path, dataset=None, **keywords):
 def left_by_two(tmp_path_factory):
     """What two processes wrote: a whole store, `shared`, and one in which they were killed, `killed`."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT.format(root=str(ROOT)), str(folder)],
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    processes = start_two(SCRIPT.format(root=str(ROOT)), folder)
     deadline = time.monotonic() + 300
     while len(list(folder.glob("killed/shard-*.json"))) < 2 and time.monotonic() < deadline:
         if any(process.poll() is not None for process in processes):

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Integer, UInt8
 from scipy import special
 
+from ..functional.resampling import resampled_counts
+
 _BLOCK = 128
 """Rows of draws that are turned into float32 at once; bounds the memory beside the draws themselves."""
 
@@ -39,12 +41,7 @@ def resample_counts(
         >>> resample_counts(5, n_resamples=3).sum(axis=1).tolist()
         [5, 5, 5]
     """
-    rng = np.random.default_rng([seed, 0])
-    # A count above 255 needs an image drawn 256 times where once is expected: it does not happen.
-    counts = np.empty((n_resamples, n_images), dtype=np.uint8)
-    for row in counts:
-        row[:] = np.bincount(rng.integers(max(n_images, 1), size=n_images), minlength=n_images)
-    return counts
+    return resampled_counts(n_images, n_resamples, np.random.default_rng([seed, 0]))
 
 
 def sign_flips(n_images: int, n_flips: int = 2000, seed: int = 0) -> Int8[np.ndarray, "flip image"]:

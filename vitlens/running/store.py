@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save_file
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import read_json, whole, write_json
+from ..files import read_json, sha256, whole, write_json
 
 FORMAT = "vitlens.rows.1"
 
@@ -65,7 +65,7 @@ class Store:
         path = self._shard(part)
         with whole(path) as temporary:
             save_file(arrays, temporary)
-            checksum = _sha256(temporary)
+            checksum = sha256(temporary)
         described = {
             "variables": {
                 str(name): {"dims": values.dims, "attrs": values.attrs}
@@ -143,11 +143,6 @@ def read_shard(folder: Path, part: int) -> xr.Dataset:
 
 def _number(path: Path) -> int:
     return int(path.stem.split("-")[1])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

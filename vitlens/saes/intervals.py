@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from scipy import stats
 
 from ..errors import SAEError
+from ..functional.resampling import resampled_counts
 
 ESTIMATES = ("value", "ci_low", "ci_high")
 """What is known of a figure: itself, and the bounds of its 95 % interval."""
@@ -93,8 +94,5 @@ class Resamples:
         """How often each resample draws each image; drawn once, since all figures share it."""
         if self._counts.shape[1] != n_images:
             rng = np.random.default_rng(self._seed)
-            # A count above 255 needs an image drawn 256 times where once is expected: it does not happen.
-            self._counts = np.empty((self._n_resamples, n_images), dtype=np.uint8)
-            for row in self._counts:
-                row[:] = np.bincount(rng.integers(n_images, size=n_images), minlength=n_images)
+            self._counts = resampled_counts(n_images, self._n_resamples, rng)
         return self._counts

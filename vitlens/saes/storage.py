@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, SAEError
-from ..files import read_json, space_for, write_json
+from ..files import read_json, sha256, space_for, write_json
 from ._sae_lens import SAE, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from .checks import check_inference_form
 
@@ -59,7 +58,7 @@ def save(sae: SAE, path: str | os.PathLike[str]) -> None:
         built, replaced = Path(folder) / "new", Path(folder) / "old"
         sae.save_model(built)
         config = built / SAE_CFG_FILENAME
-        write_json(config, read_json(config) | {_CHECKSUM: _sha256(built / SAE_WEIGHTS_FILENAME)})
+        write_json(config, read_json(config) | {_CHECKSUM: sha256(built / SAE_WEIGHTS_FILENAME)})
         _flush(built / SAE_WEIGHTS_FILENAME)
         if target.exists():
             target.rename(replaced)
@@ -96,7 +95,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> SA
             expected="a folder that vitlens.saes.save or sae-lens wrote",
             remedy="Check the path, or save the SAE again.",
         )
-    if config.get(_CHECKSUM, checksum := _sha256(weights)) != checksum:
+    if config.get(_CHECKSUM, checksum := sha256(weights)) != checksum:
         raise CheckpointError(
             f"{weights} is damaged: its SHA-256 is not the one that {SAE_CFG_FILENAME} gives.",
             expected="the file as it was saved",
@@ -117,11 +116,6 @@ def _is_ours(folder: Path) -> bool:
     """Whether a folder holds an SAE and nothing else, or nothing at all."""
     names = {entry.name for entry in folder.iterdir()}
     return not names or names == {SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:
