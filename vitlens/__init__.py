@@ -33,11 +33,12 @@ from .analyses import (
     TokenLens,
     Transplant,
     TunedLens,
+    fourier_heat_map,
     interpolate,
     transplant,
     weight_distance,
 )
-from .images import CORRUPTIONS, corrupt, spectrum
+from .images import CORRUPTIONS, corrupt, fgsm, pgd, register_corruption, spectrum
 from .models import (
     ActivationCache,
     Family,
@@ -62,7 +63,14 @@ from .running import (
 
 if TYPE_CHECKING:
     from . import report, saes, testing, training
-    from .comparison import Comparison, compare, gap_closed, patching_agreement
+    from .comparison import (
+        Comparison,
+        calibration_error,
+        compare,
+        gap_closed,
+        mean_corruption_error,
+        patching_agreement,
+    )
 
 __version__ = _version("vitlens")
 
@@ -99,16 +107,22 @@ __all__ = [
     "TunedLens",
     "ViTConfig",
     "activations",
+    "calibration_error",
     "compare",
     "corrupt",
     "errors",
+    "fgsm",
+    "fourier_heat_map",
     "functional",
     "gap_closed",
     "images",
     "interpolate",
     "load",
+    "mean_corruption_error",
     "names",
     "patching_agreement",
+    "pgd",
+    "register_corruption",
     "register_family",
     "report",
     "run",
@@ -127,8 +141,10 @@ __all__ = [
 # Rooms whose libraries (sae-lens, plotly) take long to import wait until they are entered.
 _WHEN_USED = {
     "Comparison": ".comparison",
+    "calibration_error": ".comparison",
     "compare": ".comparison",
     "gap_closed": ".comparison",
+    "mean_corruption_error": ".comparison",
     "patching_agreement": ".comparison",
     "report": None,
     "saes": None,

@@ -75,6 +75,7 @@ def test_prediction(measured):
     labels = np.array([item["label"] for item in items])
     assert data["predicted"].values.tolist() == logits.argmax(-1).tolist()
     close(data["correct_probability"], probabilities[np.arange(len(labels)), labels])
+    close(data["predicted_probability"], probabilities.max(-1))
     close(data["entropy_nats"], scipy.stats.entropy(probabilities, axis=-1))
     order = (-logits).argsort(dim=-1, stable=True).tolist()
     assert data["rank"].values.tolist() == [

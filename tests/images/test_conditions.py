@@ -1,9 +1,11 @@
 """Conditions: strings, ranges, operations of one's own."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from vitlens.errors import ConditionError
+from vitlens.errors import ConditionError, HookError, LabelError
 from vitlens.images import (
     CORRUPTIONS,
     Condition,
@@ -12,7 +14,9 @@ from vitlens.images import (
     parse_condition,
     parse_conditions,
 )
+from vitlens.images.attacks import ActivationChange, Attack, fgsm, pgd
 
+from .attacks import made
 from .conftest import textured
 
 
@@ -21,7 +25,7 @@ def test_clean_hands_the_images_back():
     assert parse_condition("clean").apply(pixels, ["a", "b"]) is pixels
 
 
-@pytest.mark.parametrize("name", sorted(CORRUPTIONS))
+@pytest.mark.parametrize("name", [name for name, spec in CORRUPTIONS.items() if spec.is_ready])
 def test_a_string_is_the_corruption_at_its_severity(name):
     pixels = textured(2, 16, 16)
     condition = parse_condition(f"{name}@4")
@@ -92,11 +96,15 @@ def test_what_an_operation_returns_is_looked_at(operation, message):
         ("gaussian_blur@3.5", "has the severity '3.5'"),
         ("gaussian_blur@5-1", "has the severity '5-1'"),
         ("gaussian_blur@3@4", "has the severity '3@4'"),
-        (
-            "pgd:eps=4/255,steps=10",
-            "'pgd:eps=4/255,steps=10' looks like an attack, and this version of vitlens has none",
-        ),
-        ("fgsm", "looks like an attack"),
+        ("pgd:eps=4", r"eps_pixel is 4\.0\. .*Did you mean 4/255"),
+        ("pgd:epsilon=4/255", r"'pgd:epsilon=4/255' has the option 'epsilon'.*nearest: 'eps'"),
+        ("pgd:eps=tiny", "has eps=tiny"),
+        ("pgd:norm=l3", "norm of the attack is 'l3'"),
+        ("pgd:steps=0", "steps is 0"),
+        ("pgd:random_start=maybe", r"has random_start=maybe\. Expected: yes or no"),
+        ("fgsm:steps=3", r"has the option 'steps'.*'eps', 'on'"),
+        ("fgsm@3", "no corruption 'fgsm'"),
+        ({"pgd": torch.sqrt}, "condition of your own is 'pgd'"),
         ({"clean": torch.sqrt}, "condition of your own is 'clean'"),
         ({"gaussian_blur@3": torch.sqrt}, "condition of your own is 'gaussian_blur@3'"),
         ({"": torch.sqrt}, "condition of your own is ''"),
@@ -157,3 +165,77 @@ def test_a_white_box_condition_asks_the_model_and_wants_one():
     assert parse_condition("contrast@2").shares_pixels
     with pytest.raises(ConditionError, match="'mine' looks inside the model, and there is none here"):
         condition.apply(pixels, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "attack"),
+    [
+        ("fgsm", Attack("fgsm", 4 / 255, None, 1, random_start=False)),
+        ("fgsm:eps=8/255", Attack.fgsm(8 / 255)),
+        ("pgd", Attack()),
+        ("pgd:eps=2/255,steps=20,alpha=1/255", Attack("pgd", 2 / 255, 1 / 255, 20)),
+        ("pgd:norm=l2,eps=3,restarts=2,random_start=no", Attack("pgd", 3.0, None, 10, "l2", 2, False)),
+        ("pgd:on=base", Attack(on="base")),
+    ],
+)
+def test_a_string_names_an_attack(spec, attack):
+    assert parse_condition(spec) == Condition(spec, attack)
+    assert parse_condition(spec).needs_model
+    assert parse_condition(spec).shares_pixels is (attack.on is not None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "attack"),
+    [
+        ("fgsm:eps=8/255", lambda *batch, **start: fgsm(*batch, eps_pixel=8 / 255)),
+        ("pgd:steps=2", lambda *batch, **start: pgd(*batch, steps=2, **start)),
+        ("pgd:steps=2,norm=l2,eps=1", lambda *batch, **start: pgd(*batch, 1, None, 2, "l2", **start)),
+    ],
+)
+def test_an_attack_as_a_condition_is_the_call(spec, attack):
+    model, (pixels, labels) = made.model(), made.images()
+    ids = ["a", "b", "c", "d"]
+    found = parse_condition(spec).apply(pixels, ids, seed=3, model=model, labels=labels)
+    assert torch.equal(found, attack(model, pixels, labels, image_ids=ids, seed=3))
+
+
+def test_an_attack_that_aims_inside_is_a_condition_under_a_name_of_ones_own():
+    model, (pixels, _) = made.model(), made.images()
+    inside = Attack(steps=2, objective=ActivationChange("blocks.0.hook_resid_post"))
+    condition = parse_condition({"residual": inside})
+    condition.check({"model": model})
+    found = condition.apply(pixels, ["a", "b", "c", "d"], model=model)  # labels are not wanted
+    assert not torch.equal(found, pixels)
+    assert "blocks.0.hook_resid_post" in condition.identity
+    lost = dataclasses.replace(inside, objective=ActivationChange("blocks.7.hook_resid_post"))
+    with pytest.raises(HookError, match=r"'blocks\.7\.hook_resid_post' is not a hook"):
+        parse_condition({"residual": lost}).check({"model": model})
+
+
+def test_an_attack_wants_a_model_and_labels_of_its_classes():
+    pixels, labels = made.images()
+    ids = ["a", "b", "c", "d"]
+    with pytest.raises(ConditionError, match="'pgd' looks inside the model, and there is none here"):
+        parse_condition("pgd").apply(pixels, ids, labels=labels)
+    with pytest.raises(LabelError, match=r"labels go from .* to 1\d\."):
+        parse_condition("pgd").apply(pixels, ids, labels=labels + 10, model=made.model())
+
+
+def test_the_attacked_checkpoint_has_to_be_one_of_the_run():
+    models = {"base": made.model(), "tuned": made.model(1)}
+    assert parse_condition("pgd:on=tuned").attacked_checkpoint == "tuned"
+    parse_condition("pgd:on=tuned").check(models)
+    with pytest.raises(
+        ConditionError,
+        match=r"'pgd:on=tunned' attacks the checkpoint 'tunned'\. .*'base', 'tuned' \(nearest: 'tuned'",
+    ):
+        parse_condition("pgd:on=tunned").check(models)
+
+
+def test_a_conditions_identity_says_what_its_name_leaves_out():
+    assert "eps_pixel=0.0156" in parse_condition("pgd").identity
+    assert parse_condition("pgd").identity != parse_condition("fgsm").identity
+    one, other = (parse_condition({"mine": Attack(eps_pixel=eps)}) for eps in (0.1, 0.2))
+    assert one.name == other.name
+    assert one.identity != other.identity
+    assert parse_condition("clean").identity == "clean"

@@ -178,6 +178,6 @@ def test_the_manifest_says_what_is_measured(tmp_path):
     measure(items(4), tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["format"] == "vitlens.rows.1"
-    assert manifest["conditions"] == CONDITIONS
+    assert manifest["conditions"] == ["clean", "gaussian_noise@3 (0.18,)"]
     assert manifest["analyses"][0] == "Prediction()"
     assert manifest["checkpoints"]["a"] == vl.weights_sha256(model(0))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import vitlens as vl
 from vitlens.errors import ArchitectureError, ConditionError, DatasetError, SAEError
-from vitlens.images.conditions import WhiteBox
+from vitlens.images import WhiteBox
 from vitlens.saes.gallery import gallery, pair_gallery
 from vitlens.saes.growing_histogram import GrowingHistogram
 from vitlens.saes.top_images import class_table, middle_half, wilson_low

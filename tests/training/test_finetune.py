@@ -257,3 +257,14 @@ def test_it_learns():
     config = vl.training.FinetuneConfig(p_clean=1, steps=30, batch_size=8, learning_rate=3e-3)
     result = vl.training.finetune(start(drop_path_rate=0.0), dataset, config, progress=False)
     assert result.log["loss"].iloc[-1] < 0.1 < result.log["loss"].iloc[0]
+
+
+def test_an_image_that_comes_twice_in_a_step_has_noise_of_its_own_each_time():
+    grey = torch.full((3, 3, 16, 16), 0.5)
+    batch = vl.images.Batch(grey, torch.zeros(3, dtype=torch.long), ("a", "b", "a"))
+    choices = [tuple(vl.images.parse_conditions(["gaussian_noise@3"]))]
+    first, other, second = mixed(batch, choices, p_clean=0.0, seed=0, step=0)
+    assert not torch.equal(first, second)
+    once = vl.images.Batch(grey[:2], batch.labels[:2], ("a", "b"))
+    alone = mixed(once, choices, p_clean=0.0, seed=0, step=0)
+    assert torch.equal(alone, torch.stack([first, other]))

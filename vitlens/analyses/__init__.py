@@ -6,6 +6,7 @@ from .attention import AttentionEntropy, AttentionMap
 from .attention_distance import AttentionDistance
 from .attribution_patching import AttributionPatching
 from .cka import CKA
+from .fourier_heat_map import fourier_heat_map
 from .gradient_maps import GradientTimesActivation, IntegratedGradients
 from .linear_probe import LinearProbe
 from .logit_attribution import LogitAttribution
@@ -39,6 +40,7 @@ __all__ = [
     "TokenLens",
     "Transplant",
     "TunedLens",
+    "fourier_heat_map",
     "interpolate",
     "transplant",
     "weight_distance",

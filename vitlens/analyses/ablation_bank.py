@@ -17,6 +17,7 @@ from ..images import ImageDataset, batches, n_images, parse_condition
 from ..images.streams import stream
 from ..models import HookedViT, weights_sha256
 from ..running.passes import forward, measuring
+from ..running.showing import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +88,19 @@ def read_activations(
             "Ablation is given no checkpoint.", expected="a model, or name -> model", remedy="Give one."
         )
     asked = parse_condition(condition)
+    asked.check(models)
     size = next(iter(models.values())).cfg.required_image_size
     gathered: dict[str, dict[str, Tensor]] = {name: {} for name in models}
     ids: list[str] = []
     bar = tqdm(total=n_images(dataset), desc="ablation", unit="image", disable=not progress)
     with bar, measuring(list(models.values())):
         for clean in batches(dataset, batch_size, image_size=size):
-            pixels = asked.apply(clean.pixels, clean.image_ids, seed=seed)
+            seen = shown(asked, clean, models, seed=seed)
             ids += clean.image_ids
             for name, model in models.items():
                 layers = range(model.cfg.n_layers)
                 wanted = {f"blocks.{layer}.{part}": reduce for layer in layers for part in parts}
-                _, (view,) = forward(model, pixels, [wanted])
+                _, (view,) = forward(model, seen[name].pixels, [wanted])
                 for hook, value in view.items():
                     known = gathered[name].get(hook)
                     gathered[name][hook] = value if known is None else combine(known, value)

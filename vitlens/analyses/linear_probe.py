@@ -25,6 +25,7 @@ from ..models import ActivationCache, HookedViT
 from ..names import resid_hooks
 from ..running.analysis import Reduction
 from ..running.passes import forward, measuring
+from ..running.showing import shown
 from ..running.table import table
 from .representation import row_of
 
@@ -120,7 +121,9 @@ class LinearProbe:
             )
         reduce = row_of(model, tokens, "LinearProbe")
         names = resid_hooks(model.cfg.n_layers)
-        asked = parse_conditions(conditions)
+        asked, models = parse_conditions(conditions), {"model": model}
+        for condition in asked:
+            condition.check(models)
         check(dataset)
         total = n_images(dataset)
         size = model.cfg.required_image_size
@@ -134,8 +137,8 @@ class LinearProbe:
         with bar, measuring([model]):
             for clean in batches(dataset, batch_size, image_size=size, num_workers=num_workers):
                 for condition in asked:
-                    pixels = condition.apply(clean.pixels, clean.image_ids, seed=seed)
-                    _, (view,) = forward(model, pixels, [dict.fromkeys(names, reduce)])
+                    seen = shown(condition, clean, models, seed=seed)["model"]
+                    _, (view,) = forward(model, seen.pixels, [dict.fromkeys(names, reduce)])
                     sums.add(torch.stack([view[name] for name in names]), clean.labels)
                     bar.update(len(clean))
         return sums.solved(tokens, RIDGES if ridge is None else (ridge,))

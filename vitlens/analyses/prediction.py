@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import xarray as xr
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import AnalysisError
@@ -20,14 +21,15 @@ class Prediction:
     """The model's output, per image.
 
     Variables (image): `label`, `predicted`, `rank` (0 = top; ties go to the lower index, as in argmax),
-    `correct_probability` (softmax, of the label), `entropy_nats` (of the softmax, in [0, log(n_classes)]).
+    `correct_probability` (softmax, of the label), `predicted_probability` (softmax, of the predicted class:
+    the model's confidence), `entropy_nats` (of the softmax, in [0, log(n_classes)]).
 
     Example:
         >>> import timm, vitlens as vl
         >>> model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
         >>> images = [vl.images.digits("test")[i] for i in range(4)]
         >>> sorted(vl.run(model, images, [Prediction()], progress=False))
-        ['correct_probability', 'entropy_nats', 'label', 'predicted', 'rank']
+        ['correct_probability', 'entropy_nats', 'label', 'predicted', 'predicted_probability', 'rank']
     """
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
@@ -38,16 +40,24 @@ class Prediction:
     def __call__(self, model: HookedViT, cache: ActivationCache, logits: Tensor, batch: Batch) -> xr.Dataset:
         """Values of one batch."""
         logits = logits.float()
-        probability = logits.softmax(-1).gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
+        probability = logits.softmax(-1)
+        predicted = logits.argmax(-1)
         return table(
             {
                 "label": ((), batch.labels),
-                "predicted": ((), logits.argmax(-1)),
+                "predicted": ((), predicted),
                 "rank": ((), class_rank(logits, batch.labels)),
-                "correct_probability": ((), probability),
+                "correct_probability": ((), _of_class(probability, batch.labels)),
+                "predicted_probability": ((), _of_class(probability, predicted)),
                 "entropy_nats": ((), entropy_nats(logits)),
             }
         )
+
+
+def _of_class(
+    probability: Float[Tensor, "batch n_classes"], classes: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    return probability.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
 
 
 def needs_classes(model: HookedViT, who: object) -> None:

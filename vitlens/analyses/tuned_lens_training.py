@@ -18,6 +18,7 @@ from ..functional.prediction import kl_nats
 from ..images import Condition, collate
 from ..models import HookedViT
 from ..running.passes import forward, measuring
+from ..running.showing import shown
 from .logit_lens import places
 
 MAX_KEPT_BYTES = 2**30
@@ -175,6 +176,8 @@ class _Source:
             )
         self._model, self._dataset = model, dataset
         self._conditions, self._seed = tuple(conditions), seed
+        for condition in conditions:
+            condition.check({"model": model})
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._n_kept_bytes = 0
 
@@ -200,15 +203,9 @@ class _Source:
         """Stream [place pos d_model] and logits [n_classes] of new images, kept while there is room."""
         model, names = self._model, places(self._model)
         clean = collate([self._dataset[index // len(self._conditions)] for index in indices])
-        pixels = condition.apply(
-            clean.pixels.to(model.device),
-            clean.image_ids,
-            seed=self._seed,
-            model=model,
-            labels=clean.labels.to(model.device),
-        )
+        seen = shown(condition, clean, {"model": model}, seed=self._seed)["model"]
         reductions = dict.fromkeys(names, lambda resid: read_tokens(model, resid).clone())
-        logits, (view,) = forward(model, pixels, [reductions])
+        logits, (view,) = forward(model, seen.pixels, [reductions])
         streams = torch.stack([view[name] for name in names], dim=1).cpu()
         logits = logits.float().cpu()
         rows = dict(zip(indices, zip(streams, logits, strict=True), strict=True))

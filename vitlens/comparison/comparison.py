@@ -128,7 +128,8 @@ def compare(
         models: checkpoint name -> model; the first is the reference.
         dataset: items as `vitlens.run` takes them.
         analyses: what to measure; by default `Prediction`, `LogitLens` and `AttentionEntropy`.
-        conditions: under which; all checkpoints see the same pixels.
+        conditions: under which, as in `vitlens.run`. All checkpoints see the same pixels, but under an attack
+            that names none (`pgd:on=base` does).
         saes: checkpoint name -> its SAEs, to be matched; `"unrelated"` may be there besides.
         unrelated_model: the random-weight model behind `saes["unrelated"]`.
         class_names: names of the classes, by index, for the figures.

@@ -12,6 +12,7 @@ from ..analyses import AttentionMap, Prediction
 from ..images import batches, known, parse_conditions
 from ..models import HookedViT
 from ..running import Analysis, run
+from ..running.showing import shown
 
 
 def choose(dataset: Any, n: int, named: Sequence[str] = ()) -> list[Any]:
@@ -47,16 +48,20 @@ def show(
     Returns:
         `attention_map` (checkpoint, condition, image, layer, head, patch_row, patch_column), `pixels`
         (condition, image, row, column, channel) as bytes, `label` (image), `predicted` and
-        `correct_probability` (checkpoint, condition, image).
+        `correct_probability` (checkpoint, condition, image). Where each checkpoint sees pixels of its own,
+        as under an attack, the pictures are the clean ones.
     """
     analyses: list[Analysis] = [AttentionMap(), Prediction()]
     data = run(models, items, analyses, conditions=conditions, seed=seed, progress=False)
     (batch,) = batches(items, len(items))
-    shown = [
-        condition.apply(batch.pixels, batch.image_ids, seed=seed)
+    first = next(iter(models))
+    pictures = [
+        shown(condition, batch, models, seed=seed)[first] if condition.shares_pixels else batch
         for condition in parse_conditions(conditions)
     ]
-    pixels = np.stack([(image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy() for image in shown])
+    pixels = np.stack(
+        [(each.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy() for each in pictures]
+    )
     kept = data[["attention_map", "predicted", "correct_probability"]]
     return kept.assign(
         label=data["label"].isel(checkpoint=0, condition=0, drop=True),

@@ -77,7 +77,7 @@ def gap_closed(
           checkpoint  component  gap_closed  ci_low  ci_high  gap  n
         0      tuned  3_mlp_out         0.5     0.5      0.5  1.5  2
     """
-    _check_numbers(level, n_resamples, seed)
+    statistics.check_numbers(level, n_resamples, seed)
     values = {metric: data[name] for metric, name in _METRICS.items() if name in data}
     _check_there(values, "Transplant", data)
     recipient = _reference(data, reference)
@@ -153,7 +153,7 @@ def patching_agreement(
         0      tuned  all             3      1.0       1.0  2
         1      tuned  mlp             3      1.0       1.0  2
     """
-    _check_numbers(level, n_resamples, seed)
+    statistics.check_numbers(level, n_resamples, seed)
     names = ("transplant_log_probability", "attribution_patching")
     found = {name: data[name] for name in names if name in data}
     _check_there(found if len(found) == len(names) else {}, "Transplant and AttributionPatching", data)
@@ -352,16 +352,6 @@ def _check_there(found: object, who: str, data: xr.Dataset) -> None:
             expected=f"a run that {who} took part in",
             remedy=f"Add {who.replace(' and ', '() and ')}() to the analyses.",
         )
-
-
-def _check_numbers(level: float, n_resamples: int, seed: int) -> None:
-    for is_wrong, given, expected in (
-        (not 0.5 < level < 1, f"level is {level}.", "a value between 0.5 and 1"),
-        (n_resamples < 1, f"n_resamples is {n_resamples}.", "at least 1"),
-        (seed < 0, f"seed is {seed}.", "0 or more"),
-    ):
-        if is_wrong:
-            raise ComparisonError(given, expected=expected, remedy="Leave it out for the usual value.")
 
 
 def _joined(rows: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

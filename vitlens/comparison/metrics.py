@@ -21,6 +21,7 @@ _NOT_METRICS = frozenset({"label", "predicted"})
 _STUDY = {
     "rank": ("share", "Share of images with the correct class among the {k} most probable."),
     "correct_probability": ("probability", "Probability that the model gives to the correct class."),
+    "predicted_probability": ("probability", "Probability that the model gives to the class it predicts."),
     "entropy_nats": ("nats", "Entropy of the class probabilities: low where the model is certain."),
     "first_correct_layer": (
         "resid_layer",

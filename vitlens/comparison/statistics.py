@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Integer, UInt8
 from scipy import special
 
+from ..errors import ComparisonError
 from ..functional.resampling import resampled_counts
 
 _BLOCK = 128
@@ -304,6 +305,21 @@ def is_equivalent(
         array([ True, False])
     """
     return np.asarray((low > -margin) & (high < margin) & (np.exp2(-n.astype(np.float64)) <= alpha))
+
+
+def check_numbers(level: float, n_resamples: int, seed: int) -> None:
+    """Raise `ComparisonError` for a level, a number of resamples or a seed that is none.
+
+    Example:
+        >>> check_numbers(level=0.95, n_resamples=2000, seed=0)
+    """
+    for is_wrong, given, expected in (
+        (not 0.5 < level < 1, f"level is {level}.", "a value between 0.5 and 1"),
+        (n_resamples < 1, f"n_resamples is {n_resamples}.", "at least 1"),
+        (seed < 0, f"seed is {seed}.", "0 or more"),
+    ):
+        if is_wrong:
+            raise ComparisonError(given, expected=expected, remedy="Leave it out for the usual value.")
 
 
 def paired_mean(

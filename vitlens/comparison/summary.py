@@ -114,7 +114,8 @@ def summarize(
     _check_known([reference], "reference", "checkpoint", checkpoints)
     _check_known(primary, "primary", "scalar metric", scalars)
     _check_known(margins, "margins", "metric", [metric.name for metric in metrics])
-    _check_numbers(n_resamples, level, seed, margins)
+    statistics.check_numbers(level, n_resamples, seed)
+    _check_margins(margins)
 
     plan = _Plan(
         checkpoints=checkpoints,
@@ -264,21 +265,11 @@ def _check_known(given: Iterable[str], argument: str, kind: str, known: Sequence
             )
 
 
-def _check_numbers(n_resamples: int, level: float, seed: int, margins: Mapping[str, float]) -> None:
-    wrong = [
-        (n_resamples < 1, f"n_resamples is {n_resamples}.", "at least 1", "2000 is usual."),
-        (not 0.5 < level < 1, f"level is {level}.", "a value between 0.5 and 1", "0.95 is usual."),
-        (seed < 0, f"seed is {seed}.", "0 or more", "Any other seed does."),
-        *(
-            (
-                not 0 < margin < math.inf,
+def _check_margins(margins: Mapping[str, float]) -> None:
+    for name, margin in margins.items():
+        if not 0 < margin < math.inf:
+            raise ComparisonError(
                 f"The margin of {name} is {margin}.",
-                "a finite value above 0, in the metric's unit",
-                "Give the largest difference that you would call none, or leave the metric out.",
+                expected="a finite value above 0, in the metric's unit",
+                remedy="Give the largest difference that you would call none, or leave the metric out.",
             )
-            for name, margin in margins.items()
-        ),
-    ]
-    for is_wrong, given, expected, remedy in wrong:
-        if is_wrong:
-            raise ComparisonError(given, expected=expected, remedy=remedy)

@@ -9,6 +9,7 @@ from .attribution import (
     integrated_gradients,
     sum_by_patch,
 )
+from .calibration import calibration_error, confidence_bin
 from .cka import cka_from_moments, cka_moments, grouped_jackknife_se, linear_cka, merge_cka_moments
 from .prediction import class_rank, entropy_nats, first_correct_layer, kl_nats, last_change_layer
 from .representation import cosine, relative_distance, ridge_regression
@@ -20,9 +21,11 @@ __all__ = [
     "attention_entropy",
     "attention_relevance",
     "attention_rollout",
+    "calibration_error",
     "cka_from_moments",
     "cka_moments",
     "class_rank",
+    "confidence_bin",
     "correct_log_probability",
     "cosine",
     "discard_smallest",

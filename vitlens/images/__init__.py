@@ -1,20 +1,39 @@
 """Images: data sets, corruptions, conditions and spectra."""
 
+from .attacks import ActivationChange, Attack, AttackObjective, AttackReport, fgsm, pgd
 from .batches import batches, numbered_batches
-from .conditions import Condition, ConditionSpec, WhiteBox, parse_condition, parse_conditions
-from .corruption import CORRUPTIONS, Corruption, corrupt
+from .condition_strings import ConditionSpec, parse_condition, parse_conditions
+from .conditions import Condition, WhiteBox
+from .corruptions import (
+    CORRUPTIONS,
+    Corruption,
+    corrupt,
+    frequency_group,
+    frequency_groups,
+    frost,
+    measured_frequency,
+    register_corruption,
+)
 from .digits import digits
 from .folder import folder
+from .fourier import FourierNoise, FourierWave, fourier_noise
+from .frequency import measure_frequency
 from .items import Batch, ImageDataset, Item, check, collate, known, n_images
 from .spectrum import Spectrum, spectrum
 from .textured_shapes import textured_shapes
 
 __all__ = [
     "CORRUPTIONS",
+    "ActivationChange",
+    "Attack",
+    "AttackObjective",
+    "AttackReport",
     "Batch",
     "Condition",
     "ConditionSpec",
     "Corruption",
+    "FourierNoise",
+    "FourierWave",
     "ImageDataset",
     "Item",
     "Spectrum",
@@ -24,12 +43,21 @@ __all__ = [
     "collate",
     "corrupt",
     "digits",
+    "fgsm",
     "folder",
+    "fourier_noise",
+    "frequency_group",
+    "frequency_groups",
+    "frost",
     "known",
+    "measure_frequency",
+    "measured_frequency",
     "n_images",
     "numbered_batches",
     "parse_condition",
     "parse_conditions",
+    "pgd",
+    "register_corruption",
     "spectrum",
     "textured_shapes",
 ]

@@ -1,25 +1,26 @@
-"""Conditions: under what the images are shown, as strings such as "clean" and "gaussian_blur@3"."""
+"""Conditions: under what the images are shown."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 from torch import Tensor
 
 from ..errors import ConditionError
-from .corruption import CORRUPTIONS, check_severity, corrupt, find_corruption
+from ..models import HookedViT
+from ..names import nearest
+from .attacks import Attack, attacked
+from .corruptions import check_severity, corrupt, find_corruption, ready_corruption
+from .corruptions.jpeg import check_quality
+from .fourier import FourierPerturbation
 from .pixels import BATCH_AXES, pixel_fault
-
-_SEVERITY = re.compile(r"([1-5])(?:-([1-5]))?")
-_ATTACK = re.compile(r"[a-z_0-9]+:|(?:fgsm|pgd)\b")
 
 
 @dataclass(frozen=True)
 class WhiteBox:
-    """An operation that looks inside the model, such as an attack: each checkpoint gets pixels of its own.
+    """An operation of one's own that looks inside the model: each checkpoint gets pixels of its own.
 
     Analyses that pair the activations of two checkpoints refuse it.
 
@@ -28,7 +29,7 @@ class WhiteBox:
             shape, in [0, 1]. It is called without gradients; enable them inside.
 
     Example:
-        >>> parse_condition({"mine": WhiteBox(lambda model, pixels, labels: pixels / 2)}).shares_pixels
+        >>> Condition("mine", WhiteBox(lambda model, pixels, labels: pixels / 2)).shares_pixels
         False
     """
 
@@ -41,33 +42,89 @@ class Condition:
 
     Attributes:
         name: what it is called in tables: the string itself, such as "gaussian_blur@3".
-        corruption: a key of `CORRUPTIONS`, one's own operation on a batch, a `WhiteBox`, or None for clean
-            images.
+        corruption: a key of `CORRUPTIONS`, a `FourierNoise` or `FourierWave`, an `Attack`, one's own
+            operation on a batch, a `WhiteBox`, or None for clean images.
         severity: 1 to 5 for a key of `CORRUPTIONS`, else None.
+        jpeg_quality: for a key of `CORRUPTIONS`, as in `corrupt`.
 
     Raises:
-        ConditionError: `corruption` is a string that is no key of `CORRUPTIONS`, or lacks its severity.
+        ConditionError: `corruption` is a string that is no key of `CORRUPTIONS`, lacks its severity or the
+            files it needs, or the quality is none.
 
     Example:
         >>> import torch
         >>> grey = torch.full((1, 3, 8, 8), 0.5)
-        >>> parse_condition({"dark": lambda pixels: pixels / 2}).apply(grey, ["a"]).unique()
+        >>> Condition("dark", lambda pixels: pixels / 2).apply(grey, ["a"]).unique()
         tensor([0.2500])
     """
 
     name: str
-    corruption: str | Callable[[Tensor], Tensor] | WhiteBox | None = None
+    corruption: str | FourierPerturbation | Attack | Callable[[Tensor], Tensor] | WhiteBox | None = None
     severity: int | None = None
+    jpeg_quality: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.corruption, str):
-            find_corruption(self.corruption)
+            ready_corruption(self.corruption)
             check_severity(self.corruption, self.severity)
+        if self.jpeg_quality is not None:
+            check_quality(self.jpeg_quality)
+
+    @property
+    def identity(self) -> str:
+        """The name, and what it stands for where the name alone does not say: parameters and files."""
+        if isinstance(self.corruption, Attack):
+            return f"{self.name} {self.corruption}"
+        if not isinstance(self.corruption, str):
+            return self.name
+        spec = find_corruption(self.corruption)
+        return f"{self.name} {spec.parameters[(self.severity or 1) - 1]} {spec.assets or ''}".rstrip()
 
     @property
     def shares_pixels(self) -> bool:
         """Whether all checkpoints see the same pixels."""
-        return not isinstance(self.corruption, WhiteBox)
+        return not self.needs_model or self.attacked_checkpoint is not None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the pixels depend on a model."""
+        return isinstance(self.corruption, Attack | WhiteBox)
+
+    @property
+    def attacked_checkpoint(self) -> str | None:
+        """The one checkpoint whose attacked pixels all checkpoints see; None where there is no such one."""
+        return self.corruption.on if isinstance(self.corruption, Attack) else None
+
+    def check(self, models: Mapping[str, HookedViT]) -> None:
+        """Refuse checkpoints to which the images cannot be shown so, before any image is read.
+
+        Args:
+            models: checkpoint name -> model; `model` is the name of one that was given alone.
+
+        Raises:
+            ConditionError: the checkpoint that shall be attacked is not there, or lacks a classifier.
+            HookError: it lacks a hook that the attack aims at.
+
+        Example:
+            >>> import timm
+            >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10, depth=1)
+            >>> Condition("pgd:on=bass", Attack(on="bass")).check({"base": HookedViT(vit)})
+            Traceback (most recent call last):
+            ...
+            vitlens.errors.ConditionError: The condition 'pgd:on=bass' attacks the checkpoint 'bass'. ...
+        """
+        if not isinstance(self.corruption, Attack):
+            return
+        on = self.corruption.on
+        if on is not None and on not in models:
+            raise ConditionError(
+                f"The condition '{self.name}' attacks the checkpoint '{on}'.",
+                expected=f"one of {', '.join(map(repr, models))} (nearest: {nearest(on, models)})",
+                remedy="Correct the name, or leave out on= to attack each checkpoint by itself.",
+            )
+        for name, model in models.items():
+            if on in (None, name):
+                self.corruption.check(model)
 
     def apply(
         self,
@@ -86,31 +143,45 @@ class Condition:
             image_ids: one for each image.
             seed: the study's seed.
             step: the training step, where each step shall draw anew.
-            model: the model that will see them; a white-box condition asks it.
-            labels: [batch] the correct classes; a white-box condition may want them.
+            model: the model that is attacked, or that a white-box condition asks.
+            labels: [batch] the correct classes; an attack or a white-box condition may want them.
 
         Returns:
             The same shape, in [0, 1]; clean images are handed back as they are.
 
         Raises:
-            ConditionError: one's own operation gave something else.
-            PixelError: the pixels cannot be corrupted.
+            ConditionError: one's own operation gave something else, or there is no model to attack.
+            LabelError: an attack is given labels that are none of the model's classes.
+            PixelError: the pixels cannot be corrupted or attacked.
         """
         if self.corruption is None:
             return pixels
         if isinstance(self.corruption, str):
             severity = check_severity(self.corruption, self.severity)
-            return corrupt(pixels, self.corruption, severity, image_ids=image_ids, seed=seed, step=step)
+            return corrupt(
+                pixels,
+                self.corruption,
+                severity,
+                image_ids=image_ids,
+                seed=seed,
+                step=step,
+                jpeg_quality=self.jpeg_quality,
+            )
+        if isinstance(self.corruption, FourierPerturbation):
+            return self.corruption.apply(pixels, image_ids, seed=seed, step=step)
+        if self.needs_model and (model is None or (labels is None and isinstance(self.corruption, WhiteBox))):
+            raise ConditionError(
+                f"The condition '{self.name}' looks inside the model, and there is none here.",
+                expected="a condition that changes pixels alone",
+                remedy="Use it with vitlens.run, which has a model and labels.",
+            )
+        if isinstance(self.corruption, Attack):
+            found, _ = attacked(self.corruption, model, pixels, labels, image_ids=image_ids, seed=seed)
+            return found
         # A copy: an operation that writes in place must not reach the clean images.
         own = pixels.clone()
         if isinstance(self.corruption, WhiteBox):
-            if model is None or labels is None:
-                raise ConditionError(
-                    f"The condition '{self.name}' looks inside the model, and there is none here.",
-                    expected="a condition that changes pixels alone",
-                    remedy="Use it with vitlens.run, which has a model and labels.",
-                )
-            changed = self.corruption.operation(model, own, labels)
+            changed = self.corruption.operation(model, own, cast(Tensor, labels))
         else:
             changed = self.corruption(own)
         fault = pixel_fault(changed, BATCH_AXES)
@@ -124,121 +195,3 @@ class Condition:
                 remedy="Correct the operation; end it with .clamp(0, 1) if it leaves the range.",
             )
         return changed
-
-
-ConditionSpec: TypeAlias = str | Condition | Mapping[str, Callable[[Tensor], Tensor] | WhiteBox]
-"""What names a condition: "clean", "gaussian_blur@3", {"name": callable or WhiteBox}, or a `Condition`."""
-
-
-def parse_condition(spec: ConditionSpec) -> Condition:
-    """The condition that `spec` names.
-
-    Args:
-        spec: "clean", a corruption with its severity ("gaussian_blur@3"), a mapping of one name to an
-            operation of one's own ([batch 3 height width] -> the same, in [0, 1]), or a `Condition`.
-
-    Returns:
-        One condition.
-
-    Raises:
-        ConditionError: it names none, or several.
-
-    Example:
-        >>> parse_condition("gaussian_blur@3")
-        Condition(name='gaussian_blur@3', corruption='gaussian_blur', severity=3)
-    """
-    conditions = _expanded(spec)
-    if len(conditions) != 1:
-        raise ConditionError(
-            f"{spec!r} names {len(conditions)} conditions.",
-            expected="one",
-            remedy="Name one severity, or one operation.",
-        )
-    return conditions[0]
-
-
-def parse_conditions(specs: Iterable[ConditionSpec]) -> tuple[Condition, ...]:
-    """The conditions that `specs` name, in their order.
-
-    Args:
-        specs: what `parse_condition` takes; besides, "gaussian_blur@1-5" names five conditions, and a mapping
-            as many as it has entries.
-
-    Returns:
-        At least one condition, each name once.
-
-    Raises:
-        ConditionError: a spec names none, a name comes twice, or there is none at all.
-
-    Example:
-        >>> [condition.name for condition in parse_conditions(["clean", "contrast@4-5"])]
-        ['clean', 'contrast@4', 'contrast@5']
-    """
-    if isinstance(specs, str):
-        raise ConditionError(
-            f"The conditions are one string, {specs!r}.",
-            expected="a list of conditions",
-            remedy=f"Write [{specs!r}].",
-        )
-    conditions = tuple(condition for spec in specs for condition in _expanded(spec))
-    names = [condition.name for condition in conditions]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None or not names:
-        raise ConditionError(
-            "No conditions were given." if twice is None else f"The condition '{twice}' is given twice.",
-            expected="at least one condition, each once",
-            remedy='Name each once, such as ["clean", "gaussian_blur@3"].',
-        )
-    return conditions
-
-
-def _expanded(spec: Any) -> tuple[Condition, ...]:
-    if isinstance(spec, Condition):
-        return (spec,)
-    if isinstance(spec, str):
-        return _from_string(spec)
-    if isinstance(spec, Mapping):
-        return tuple(_own(name, operation) for name, operation in spec.items())
-    raise ConditionError(
-        f"A condition is given as a {type(spec).__name__}.",
-        expected='a string, a mapping {"name": callable}, or a Condition',
-        remedy='Write "clean" or "gaussian_blur@3", or give your operation a name: {"name": operation}.',
-    )
-
-
-def _from_string(spec: str) -> tuple[Condition, ...]:
-    if spec == "clean":
-        return (Condition("clean"),)
-    if _ATTACK.match(spec):
-        raise ConditionError(
-            f"'{spec}' looks like an attack, and this version of vitlens has none.",
-            expected='"clean", or a corruption such as "gaussian_blur@3"',
-            remedy='Attack the images yourself and give the operation: {"name": callable}.',
-        )
-    name, _, severity = spec.partition("@")
-    find_corruption(name)
-    matched = _SEVERITY.fullmatch(severity)
-    first, last = (int(matched[1]), int(matched[2] or matched[1])) if matched else (1, 0)
-    if first > last:
-        raise ConditionError(
-            f"The condition '{spec}' has " + (f"the severity '{severity}'." if severity else "no severity."),
-            expected=f'"{name}@1" (mildest) to "{name}@5", or a range such as "{name}@1-5"',
-            remedy=f'Write "{name}@3", say.',
-        )
-    return tuple(Condition(f"{name}@{level}", name, level) for level in range(first, last + 1))
-
-
-def _own(name: Any, operation: Any) -> Condition:
-    taken = isinstance(name, str) and (name == "clean" or name.partition("@")[0] in CORRUPTIONS)
-    if (
-        not isinstance(name, str)
-        or not name
-        or taken
-        or not (callable(operation) or isinstance(operation, WhiteBox))
-    ):
-        raise ConditionError(
-            f"A condition of your own is {name!r}: {operation!r}.",
-            expected="a name that no condition of vitlens has, and a callable",
-            remedy='Write {"name": operation}, with operation(pixels) -> pixels.',
-        )
-    return Condition(name, operation)

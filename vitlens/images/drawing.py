@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from .spectrum import LUMA
+from .pixels import LUMA
 
 Plane: TypeAlias = Float[ndarray, "row column"]
 """A value for each pixel."""
@@ -190,7 +190,7 @@ def chroma(hue_degrees: float, strength: float) -> Float[ndarray, " 3"]:
     """
     hue = math.radians(hue_degrees)
     red, blue = strength * math.cos(hue), strength * math.sin(hue)
-    share_red, share_green, share_blue = LUMA.tolist()
+    share_red, share_green, share_blue = LUMA
     return np.array([red, -(share_red * red + share_blue * blue) / share_green, blue])
 
 

@@ -11,6 +11,9 @@ from ..errors import PixelError
 
 BATCH_AXES = ("batch", "3", "height", "width")
 
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in luma (Rec. 601)."""
+
 
 class Fault(NamedTuple):
     """What keeps a tensor from being images: `given` reads on from "The pixels ..."."""

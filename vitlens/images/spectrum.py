@@ -9,13 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import ShapeError
-from .pixels import check_batch
+from .pixels import LUMA, check_batch
 
 HIGH_FREQUENCY = 1 / 8
 """Where high frequencies begin, in cycles per pixel, in any direction."""
-
-LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-"""Shares of red, green and blue in luma (Rec. 601)."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,9 @@ def spectrum(pixels: Tensor, corrupted: Tensor) -> Spectrum:
     before, after = (images.detach().to("cpu", torch.float64) for images in (pixels, corrupted))
     perturbation = after - before
     height, width = pixels.shape[-2:]
-    radius = torch.hypot(_frequencies(height)[:, None], _frequencies(width)[: width // 2 + 1])
+    radius = torch.hypot(frequencies(height)[:, None], frequencies(width)[: width // 2 + 1])
     high = radius > HIGH_FREQUENCY
-    power = _power((perturbation * LUMA[:, None, None]).sum(1, keepdim=True))
+    power = _power((perturbation * perturbation.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True))
     own_before, own_after = (_high_share(_power(_without_mean(images)), high) for images in (before, after))
     ring = (radius * min(height, width)).round().long().flatten()
     n_in_ring = torch.bincount(ring, _multiplicity(width).expand_as(radius).flatten())
@@ -101,8 +98,15 @@ def spectrum(pixels: Tensor, corrupted: Tensor) -> Spectrum:
     )
 
 
-def _frequencies(n: int) -> Float[Tensor, " n"]:
-    """In F's order, in cycles per pixel; each a single division, so that 1/8 is 1/8."""
+def frequencies(n: int) -> Float[Tensor, " n"]:
+    """Frequencies of a line of n pixels in F's order, in cycles per pixel.
+
+    Each is a single division, so that 1/8 is 1/8.
+
+    Example:
+        >>> frequencies(4).tolist()
+        [0.0, 0.25, -0.5, -0.25]
+    """
     index = torch.arange(n, dtype=torch.float64)
     return torch.where(index < n / 2, index, index - n) / n
 

@@ -5,6 +5,7 @@ from .building import build_timm
 from .cache import ActivationCache
 from .checkpoints import load, save, weights_sha256
 from .config import ViTConfig
+from .evaluating import evaluating
 from .families import Family, find_family, register_family
 from .hook_point import HookPoint
 from .hooked_vit import HookedViT
@@ -19,6 +20,7 @@ __all__ = [
     "build",
     "build_timm",
     "describe",
+    "evaluating",
     "find_family",
     "load",
     "register_family",

@@ -4,7 +4,8 @@ It knows labelled arrays and no model. Plotly is imported here, so this package 
 """
 
 from .charts import figures
+from .charts.fourier import fourier_heat_map_figure
 from .page import write
 from .protocol import ComparisonLike
 
-__all__ = ["ComparisonLike", "figures", "write"]
+__all__ = ["ComparisonLike", "figures", "fourier_heat_map_figure", "write"]

@@ -13,6 +13,7 @@ from ..errors import AnalysisError
 from ..images import ImageDataset, batches, n_images, parse_condition
 from ..models import HookedViT
 from .passes import forward, measuring
+from .showing import shown
 
 
 def activations(
@@ -33,7 +34,7 @@ def activations(
         dataset: items as in `run`.
         hook_name: a hook whose activation is [batch pos d_in].
         tokens: which tokens: `patch`, `cls`, `register`, `distillation` or `all`.
-        condition: what is done to the images first.
+        condition: what is done to the images first, as in `run`.
         batch_size: images in a forward pass.
         seed: of the corruption.
         progress: show a bar.
@@ -45,6 +46,7 @@ def activations(
         HookError: the model has no such hook.
         AnalysisError: its activation is not [batch pos d_in].
         ArchitectureError: the model has no such tokens.
+        ConditionError, DatasetError, LabelError, PixelError: as in `run`.
 
     Example:
         >>> import timm, vitlens as vl
@@ -55,7 +57,8 @@ def activations(
     """
     model.check_hook_names([hook_name])
     positions = model.cfg.positions(tokens)
-    asked = parse_condition(condition)
+    asked, models = parse_condition(condition), {"model": model}
+    asked.check(models)
     rows: list[Tensor] = []
 
     def select(activation: Tensor) -> Tensor:
@@ -70,8 +73,8 @@ def activations(
     bar = tqdm(total=n_images(dataset), desc=hook_name, unit="image", disable=not progress)
     with bar, measuring([model]):
         for clean in batches(dataset, batch_size, image_size=model.cfg.required_image_size):
-            pixels = asked.apply(clean.pixels, clean.image_ids, seed=seed)
-            _, (view,) = forward(model, pixels, [{hook_name: select}])
+            seen = shown(asked, clean, models, seed=seed)["model"]
+            _, (view,) = forward(model, seen.pixels, [{hook_name: select}])
             rows.append(view[hook_name].clone())
             bar.update(len(clean))
     # Leaving inference mode: rows shall be usable where gradients are wanted.

@@ -61,7 +61,9 @@ def run(
         dataset: items `{"pixels": [3 height width] in [0, 1], "label": int, "image_id": str}`: a torch
             Dataset, a sequence or an iterable, read once.
         analyses: what to measure: `Analysis`, `PairedAnalysis`, `GradientAnalysis` and `SetStatistic`.
-        conditions: `"clean"`, `"gaussian_blur@3"`, or one's own `{"name": callable on a batch}`.
+        conditions: `"clean"`, `"gaussian_blur@3"`, `"pgd:eps=4/255,steps=10"`, or one's own
+            `{"name": callable on a batch}`. An attack is made on each checkpoint by itself; with `on=base` on
+            the checkpoint `base` alone, and all see its pixels. One model alone is called `model`.
         batch_size: images in a forward pass; no value depends on it but by rounding.
         seed: of the corruptions; they depend on (seed, image id, corruption, severity) alone.
         precision: `"bfloat16"` or `"float16"` runs matrix products in mixed precision, those of readouts and
@@ -276,7 +278,7 @@ def _manifest(
     ids = known(reading.dataset, "image_ids")
     return {
         "checkpoints": {name: weights_sha256(model) for name, model in models.items()},
-        "conditions": [condition.name for condition in conditions],
+        "conditions": [condition.identity for condition in conditions],
         # An object's address says nothing about what it measures.
         "analyses": [re.sub(r" at 0x[0-9a-f]+", "", repr(analysis)) for analysis in analyses],
         "seed": seed,

@@ -24,6 +24,7 @@ from .analysis import (
 )
 from .passes import check_hooks, forward, forward_and_backward, mixed
 from .rows import Owner, Rows, checked, set_table
+from .showing import moved, shown
 
 _KINDS = {
     GradientAnalysis: ("gradient_hooks", "attribute"),
@@ -45,6 +46,7 @@ class Measurement:
 
     Raises:
         AnalysisError: an analysis cannot run as asked.
+        ConditionError, HookError: a condition attacks a checkpoint that is not there, or cannot be attacked.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Measurement:
         cfg = self.models[self.reference].cfg
         self.n_classes: int | None = cfg.n_classes or None
         self.image_size = cfg.required_image_size
+        for condition in self.conditions:
+            condition.check(self.models)
         asked = [_Asked(analysis, _kind(analysis), place) for place, analysis in enumerate(analyses)]
         of_all = [each for each in asked if each.image_ids is None]
         of_named = [each for each in asked if each.image_ids is not None]
@@ -95,33 +99,20 @@ class Measurement:
             bar: tqdm's; it advances by the batch for each condition.
         """
         device = self.models[self.reference].device
-        clean = _moved(clean, device)
+        clean = moved(clean, device)
         places = [place for place, image in enumerate(clean.image_ids) if image in self.named]
         few = _few(clean, places) if places and self._of_named else None
         rows.add_images(clean.image_ids)
         if few is not None:
             rows.add_images(few.image_ids, "named_image")
         for condition in self.conditions:
-            shown = self._shown(condition, clean)
-            self._of_all.do(shown, condition.name, self._precision, rows, sums, "image")
+            seen = shown(condition, clean, self.models, seed=self._seed)
+            self._of_all.do(seen, condition.name, self._precision, rows, sums, "image")
             if few is not None:
-                chosen = {name: _few(batch, places) for name, batch in shown.items()}
+                chosen = {name: _few(batch, places) for name, batch in seen.items()}
                 self._of_named.do(chosen, condition.name, self._precision, rows, None, "named_image")
             bar.set_postfix_str(condition.name, refresh=False)
             bar.update(len(clean))
-
-    def _shown(self, condition: Condition, clean: Batch) -> dict[str, Batch]:
-        """What each checkpoint sees."""
-        ids = clean.image_ids
-        if condition.shares_pixels:
-            batch = Batch(condition.apply(clean.pixels, ids, seed=self._seed), clean.labels, ids)
-            return {name: _moved(batch, model.device) for name, model in self.models.items()}
-        shown = {}
-        for name, model in self.models.items():
-            own = _moved(clean, model.device)
-            pixels = condition.apply(own.pixels, ids, seed=self._seed, model=model, labels=own.labels)
-            shown[name] = Batch(pixels.detach(), own.labels, ids)
-        return shown
 
 
 class _Asked:
@@ -338,8 +329,9 @@ def _check_pairs(
         raise AnalysisError(
             f"{pairing[0].owner.who} looks at two checkpoints on the same pixels, and under '{apart.name}' "
             "each checkpoint sees pixels of its own.",
-            expected="conditions that do not depend on the model",
-            remedy="Run it without this condition, or attack one checkpoint and show its pixels to all.",
+            expected="conditions under which all checkpoints see the same",
+            remedy="Run it without this condition, or attack one checkpoint and show its pixels to all: "
+            f"'pgd:on={next(iter(models))}'.",
         )
 
 
@@ -354,12 +346,6 @@ def _one_set(asked: Sequence[_Asked]) -> tuple[str, ...]:
                 remedy="Give all of them the same tuple, or run them apart.",
             )
     return tuple(sets[0]) if sets else ()
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    if batch.pixels.device == device:
-        return batch
-    return Batch(batch.pixels.to(device), batch.labels.to(device), batch.image_ids)
 
 
 def _few(batch: Batch, places: Sequence[int]) -> Batch:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import AnalysisError
-from ..models import ActivationCache, HookedViT
+from ..models import ActivationCache, HookedViT, evaluating
 from ..models.hook_point import Observer
 from ..names import nearest
 from .analysis import Reduction
@@ -26,15 +26,8 @@ def measuring(models: Sequence[HookedViT]) -> Iterator[None]:
 
     An analysis that wants gradients may still enable them: no inference tensors are made.
     """
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(models), torch.no_grad():
+        yield
 
 
 def check_precision(precision: str | None) -> None:

@@ -11,6 +11,7 @@ from .evaluate import Evaluation, evaluate
 from .evaluation import dead_features, decoder_coherence, figures, fvu, l0
 from .feature_effects import FeatureEffects, feature_effects
 from .feature_match import FeatureMatch
+from .feature_objective import FeatureObjective
 from .gallery import gallery, pair_gallery
 from .gallery_data import Gallery
 from .matching import match
@@ -33,6 +34,7 @@ __all__ = [
     "FeatureEffect",
     "FeatureEffects",
     "FeatureMatch",
+    "FeatureObjective",
     "Gallery",
     "InMemory",
     "SAECode",

@@ -18,6 +18,7 @@ from ..errors import SAEError
 from ..images import Condition, ImageDataset, batches, check, n_images, parse_conditions
 from ..models import HookedViT
 from ..running import measuring, same_architecture
+from ..running.showing import shown
 from ._sae_lens import SAE
 from .code_overlap import VARIABLES, similarity_of_codes
 from .feature_match import FeatureMatch
@@ -68,7 +69,7 @@ def code_similarity(
         saes: dictionary name -> SAE; all read the same place, and each codes every checkpoint.
         dataset: items as in `vitlens.run`, read once.
         conditions: as in `vitlens.run`, with the same pixels for all checkpoints. `clean` is put in front,
-            asked for or not.
+            asked for or not; an attack names the checkpoint that is attacked: `pgd:on=base`.
         matches: the match of the first checkpoint's SAE (a) with another's (b), for each other checkpoint,
             or the one match where there are two. It adds the dictionary `matched`: each checkpoint under its
             own SAE, `saes[checkpoint]`, its codes of paired features side by side; features without a
@@ -123,7 +124,7 @@ def code_similarity(
         place.check(model)
     comparisons = _comparisons(list(models))
     columns = _matched_columns(comparisons, saes, matches)
-    asked = _conditions(conditions)
+    asked = _conditions(conditions, models)
     check(dataset)
     dictionaries = [*saes, *([MATCHED] if columns else [])]
     ids: list[str] = []
@@ -140,9 +141,9 @@ def code_similarity(
             ids += clean.image_ids
             read: dict[tuple[str, str], Tensor] = {}
             for condition in asked:
-                pixels = condition.apply(clean.pixels, clean.image_ids, seed=seed)
+                seen = shown(condition, clean, models, seed=seed)
                 for name, model in models.items():
-                    read[condition.name, name] = _tokens(model, pixels, place)
+                    read[condition.name, name] = _tokens(model, seen[name].pixels, place)
                 bar.update(len(clean))
             values.append(_compared(read, saes, columns, [each.name for each in asked], comparisons))
     measured = np.concatenate(values, axis=3)
@@ -209,7 +210,7 @@ def _comparisons(checkpoints: Sequence[str]) -> list[_Comparison]:
     ]
 
 
-def _conditions(specs: Sequence[Any]) -> list[Condition]:
+def _conditions(specs: Sequence[Any], models: Mapping[str, HookedViT]) -> list[Condition]:
     """The conditions, clean images first."""
     asked = parse_conditions(specs)
     apart = next((condition for condition in asked if not condition.shares_pixels), None)
@@ -217,8 +218,10 @@ def _conditions(specs: Sequence[Any]) -> list[Condition]:
         raise SAEError(
             f"The condition '{apart.name}' looks inside the model: each checkpoint would see its own pixels.",
             expected="conditions under which all checkpoints see the same pixels",
-            remedy="Attack one checkpoint and show its pixels to all.",
+            remedy=f"Attack one checkpoint and show its pixels to all: 'pgd:on={next(iter(models))}'.",
         )
+    for condition in asked:
+        condition.check(models)
     clean = parse_conditions(["clean"])
     return [*clean, *(condition for condition in asked if condition.name != "clean")]
 

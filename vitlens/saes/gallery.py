@@ -222,7 +222,8 @@ def pair_gallery(
         raise ConditionError(
             f"Under the condition '{asked.name}' each checkpoint sees pixels of its own.",
             expected="a condition under which both see the same",
-            remedy="Make a gallery of each checkpoint, or attack one and show its pixels to both.",
+            remedy="Make a gallery of each checkpoint, or attack one and show its pixels to both: "
+            f"'pgd:on={next(iter(models))}'.",
         )
     if pairs.duplicated(list(_PAIR_COLUMNS)).any():
         raise SAEError(

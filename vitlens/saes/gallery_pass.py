@@ -16,6 +16,7 @@ from ..errors import ArchitectureError, SAEError
 from ..images import Batch, Condition, ImageDataset, batches, n_images
 from ..models import HookedViT, weights_sha256
 from ..running.passes import forward, measuring
+from ..running.showing import shown
 from ._sae_lens import SAE
 from .checks import check_batch_size
 from .gallery_data import Gallery
@@ -72,6 +73,7 @@ class GalleryPass:
             SAEError: no top image is asked for, or a negative number of others, or `batch_size` is below 1.
             HookError: a model has no such hook.
             ArchitectureError: a model has no such tokens.
+            ConditionError: the condition attacks a checkpoint that is not there, or cannot be attacked.
         """
         if n_top_images < 1 or n_middle_images < 0:
             raise SAEError(
@@ -80,6 +82,7 @@ class GalleryPass:
                 remedy="Leave them out for 9 and 3.",
             )
         check_batch_size(self.batch_size)
+        self.condition.check({side.name: side.model for side in self.sides})
         for side in self.sides:
             side.place.check(side.model)
 
@@ -91,13 +94,13 @@ class GalleryPass:
         Yields:
             The batch, pixels [batch 3 height width], and what `reduce` gave, [checkpoint batch ...].
         """
-        reference = self.sides[0].model
+        models = {side.name: side.model for side in self.sides}
+        size = self.sides[0].model.cfg.required_image_size
         bar = tqdm(total=n_images(dataset), desc=what, unit="image", disable=not progress)
-        with bar, measuring([side.model for side in self.sides]):
-            for clean in batches(dataset, self.batch_size, image_size=reference.cfg.required_image_size):
-                pixels = self.condition.apply(
-                    clean.pixels, clean.image_ids, seed=self.seed, model=reference, labels=clean.labels
-                )
+        with bar, measuring(list(models.values())):
+            for clean in batches(dataset, self.batch_size, image_size=size):
+                # All sides see the same: what shows each its own pixels is refused where there are two.
+                pixels = shown(self.condition, clean, models, seed=self.seed)[self.sides[0].name].pixels
                 yield (
                     clean,
                     pixels,

@@ -89,8 +89,8 @@ class ActivationStore:
             dataset: items as in `vitlens.run`.
             hook_names: hooks whose activation is [batch pos d_in].
             tokens: which positions: `patch`, `cls`, `register`, `distillation` or `all`.
-            conditions: what is done to the images first, as in `vitlens.run`. A `WhiteBox` gives each
-                checkpoint its own pixels, so it is refused where there are several.
+            conditions: what is done to the images first, as in `vitlens.run`. An attack without `on=` and a
+                `WhiteBox` give each checkpoint its own pixels: refused where there are several.
             dtype: the stored precision: `float32`, `bfloat16` or `float16`.
             batch_size: images in a forward pass.
             shard_images: images in a shard, rounded down to whole batches; by default about 128 MiB of
@@ -105,8 +105,8 @@ class ActivationStore:
         Raises:
             SAEError: a setting is none, an activation is not [batch pos d_in] or not finite in this
                 precision, the folder holds other activations, or there is no space left.
-            HookError, ArchitectureError, ConditionError, DatasetError, PixelError: what is asked for or
-                given cannot be used.
+            HookError, ArchitectureError, ConditionError, DatasetError, LabelError, PixelError: what is asked
+                for or given cannot be used.
             CheckpointError: a file in the folder is damaged.
         """
         folder = Path(path)
@@ -119,8 +119,11 @@ class ActivationStore:
             raise SAEError(
                 f"The condition '{own[0]}' shows each of {len(models)} checkpoints pixels of its own.",
                 expected="conditions that show all checkpoints the same pixels",
-                remedy="Store each checkpoint by itself, or give the condition as an operation on pixels.",
+                remedy="Store each checkpoint by itself, or attack one and show its pixels to all: "
+                f"'pgd:on={next(iter(models))}'.",
             )
+        for condition in asked:
+            condition.check(models)
         check(dataset)
         writing = Writing(
             models, dataset, hook_names, tokens, asked, dtype, batch_size, shard_images, seed, num_workers

@@ -32,6 +32,7 @@ from ..images.items import empty
 from ..models import HookedViT, weights_sha256
 from ..running import measuring
 from ..running.ranks import Ranks
+from ..running.showing import shown
 from .shards import DTYPES, Layout, write_shard, written_shards
 from .store_forward import Taking
 from .store_manifest import ids_sha256, layout
@@ -97,6 +98,7 @@ class Writing:
         self.manifest: dict[str, Any] = {
             "checkpoints": [_described(name, model) for name, model in models.items()],
             "conditions": [condition.name for condition in conditions],
+            "condition_identities": [condition.identity for condition in conditions],
             "hooks": [{"name": name, "d_in": width} for name, width in widths.items()],
             "tokens": tokens,
             "positions": positions,
@@ -178,13 +180,10 @@ class Writing:
     def _take(self, batch: Batch, filling: _Filling, bar: Any) -> None:
         """The activations of one batch under all conditions and checkpoints."""
         for at, condition in enumerate(self._conditions):
-            first = next(iter(self._models.values()))
-            pixels = condition.apply(
-                batch.pixels, batch.image_ids, seed=self._seed, model=first, labels=batch.labels
-            )
+            seen = shown(condition, batch, self._models, seed=self._seed)
             for number, (checkpoint, model) in enumerate(self._models.items()):
                 into = filling.room(number, at, len(batch))
-                self._taking.take(model, pixels, into)
+                self._taking.take(model, seen[checkpoint].pixels, into)
                 for hook_name, rows in into.items():
                     self._check_finite(rows, hook_name, condition.name, checkpoint, batch.image_ids)
             bar.update(len(batch))

@@ -54,7 +54,13 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.choices()
+        apart = [each.name for entry in self.choices() for each in entry if each.needs_model]
+        if apart:
+            raise TrainingError(
+                f"The condition '{apart[0]}' looks inside the model.",
+                expected="conditions that change pixels alone",
+                remedy="Fine-tune on corruptions, and attack the result with vitlens.run.",
+            )
         for name, holds, expected in (
             ("p_clean", 0 <= self.p_clean <= 1, "a probability"),
             ("p_clean", self.p_clean == 1 or bool(self.conditions), "1, as there are no conditions"),

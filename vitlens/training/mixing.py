@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -68,6 +69,16 @@ def mixed(
             groups.setdefault(conditions[int(severity * len(conditions))], []).append(index)
     pixels = batch.pixels.clone()
     for condition, indices in groups.items():
-        ids = [batch.image_ids[index] for index in indices]
+        ids = _apart([batch.image_ids[index] for index in indices])
         pixels[indices] = condition.apply(batch.pixels[indices], ids, seed=seed, step=step)
     return pixels
+
+
+def _apart(image_ids: Sequence[str]) -> list[str]:
+    """The ids, an image's second and further times in a step marked: each time has noise of its own."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for image_id in image_ids:
+        seen[image_id] += 1
+        apart.append(image_id if seen[image_id] == 1 else f"{image_id}\n{seen[image_id]}")
+    return apart

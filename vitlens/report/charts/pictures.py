@@ -22,8 +22,12 @@ MOST_OPAQUE = 0.8
 N_STEPS = 32
 
 
-def picture_uri(pixels: UInt8[np.ndarray, "row column 3"]) -> str:
+def picture_uri(pixels: UInt8[np.ndarray, "row column 3"], quality: int = 78) -> str:
     """A photograph as a WebP in a data: URI, no longer than `LONGEST_PX` on either side.
+
+    Args:
+        pixels: the photograph.
+        quality: of the WebP, 0 to 100; small pictures are kept without loss.
 
     Example:
         >>> picture_uri(np.zeros((8, 8, 3), dtype=np.uint8))[:23]
@@ -32,7 +36,7 @@ def picture_uri(pixels: UInt8[np.ndarray, "row column 3"]) -> str:
     picture = Image.fromarray(pixels)
     is_small = max(picture.size) <= SMALL_PX
     picture.thumbnail((LONGEST_PX, LONGEST_PX))
-    return _uri(picture, "WEBP", lossless=is_small, quality=78, method=4)
+    return _uri(picture, "WEBP", lossless=is_small, quality=quality, method=4)
 
 
 def heat_uri(heat: Float[np.ndarray, "patch_row patch_column"], largest: float) -> str:

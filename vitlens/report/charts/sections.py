@@ -21,6 +21,7 @@ _BEGINNINGS = (
     ("gradient_rollout", "Attention"),
     ("rank", "Predictions"),
     ("correct_probability", "Predictions"),
+    ("predicted_probability", "Predictions"),
     ("entropy_nats", "Predictions"),
     ("lens_", "Lenses"),
     ("tuned_", "Lenses"),

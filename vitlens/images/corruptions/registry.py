@@ -1,0 +1,102 @@
+"""The registry of corruptions: those of vitlens, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ...errors import ConditionError
+from ...names import nearest
+from .catalogue import IMAGENET_C, IMAGENET_C_EXTRA, OWN
+from .groups import GROUP_NAMES
+from .spec import Corruption
+
+_BUILT_IN = {spec.name: spec for spec in (*IMAGENET_C, *IMAGENET_C_EXTRA, *OWN)}
+_REGISTERED = dict(_BUILT_IN)
+
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(_REGISTERED)
+"""Every corruption by its name; `register_corruption` adds to it."""
+
+_RESERVED = frozenset({"clean", "fgsm", "pgd", "fourier", *GROUP_NAMES})
+"""What a condition's string may begin with besides corruptions."""
+
+
+def register_corruption(corruption: Corruption, *, replace: bool = False) -> None:
+    """Make a corruption known by its name, in `corrupt` and in conditions.
+
+    Register it in every process that is to use it.
+
+    Args:
+        corruption: the spec. It may take the place of a built-in one that lacks its files, as frost does.
+        replace: whether it may take the place of another one of your own.
+
+    Raises:
+        ConditionError: the name is taken.
+
+    Example:
+        >>> import torch
+        >>> from vitlens.images import Corruption, corrupt
+        >>> def darken(pixels, factor):
+        ...     return pixels * factor
+        >>> register_corruption(
+        ...     Corruption("darken", ((0.9,), (0.8,), (0.7,), (0.6,), (0.5,)), ("factor",), "tone", darken),
+        ...     replace=True,
+        ... )
+        >>> corrupt(torch.ones(1, 3, 8, 8), "darken", severity=5).unique()
+        tensor([0.5000])
+    """
+    name = corruption.name
+    built_in = _BUILT_IN.get(name)
+    if name in _RESERVED or (built_in is not None and not built_in.needs_assets):
+        raise ConditionError(
+            f"'{name}' is a name of vitlens.",
+            expected="a name that no corruption, group or attack of vitlens has",
+            remedy="Rename yours; results under one name shall mean one thing.",
+        )
+    if built_in is None and name in _REGISTERED and not replace:
+        raise ConditionError(
+            f"A corruption '{name}' is registered already.",
+            expected="a new name",
+            remedy="Rename yours, or give replace=True to put it in the other's place.",
+        )
+    _REGISTERED[name] = corruption
+
+
+def find_corruption(name: str) -> Corruption:
+    """The corruption called `name`.
+
+    Raises:
+        ConditionError: there is none; the nearest names are listed.
+
+    Example:
+        >>> find_corruption("gaussian_blur").parameters
+        ((1.0,), (2.0,), (3.0,), (4.0,), (6.0,))
+    """
+    if name in CORRUPTIONS:
+        return CORRUPTIONS[name]
+    raise ConditionError(
+        f"There is no corruption '{name}'.",
+        expected=f"a key of vitlens.CORRUPTIONS (nearest: {nearest(name, CORRUPTIONS)})",
+        remedy="Correct the name, register it with vitlens.register_corruption, or give an operation of "
+        "your own as a condition {'name': callable}.",
+    )
+
+
+def ready_corruption(name: str) -> Corruption:
+    """The corruption called `name`, with all it needs.
+
+    Raises:
+        ConditionError: there is none, or its files are missing.
+
+    Example:
+        >>> ready_corruption("fog").stochastic
+        True
+    """
+    corruption = find_corruption(name)
+    if corruption.is_ready:
+        return corruption
+    raise ConditionError(
+        f"'{name}' needs photographs, and vitlens ships none.",
+        expected="a folder of them, registered once",
+        remedy=f"Write vitlens.register_corruption(vitlens.images.{name}(FOLDER)) first.",
+    )
