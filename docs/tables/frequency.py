@@ -49,9 +49,9 @@ def _markdown(table: pd.DataFrame) -> str:
         third = rows[rows.severity == 3].iloc[0]
         group = frequency_group(vl.CORRUPTIONS[name].family, third.hf_energy, third.delta_hf_db)
         cells = [
-            f"{row.hf_energy:.2f} / {row.delta_hf_db:+.1f} / {255 * row.rms:.0f}".replace(
-                "-0.0", "+0.0"
-            ).replace("-", "−")
+            f"{row.hf_energy:.2f} / {row.delta_hf_db:+.1f} / {255 * row.rms:.0f}".replace("-0.0", "+0.0")
+            .replace("-", "−")
+            .replace(" ", "\N{NO-BREAK SPACE}")
             for row in rows.sort_values("severity").itertuples()
         ]
         lines.append(f"| `{name}` | {group or '–'} | {' | '.join(cells)} |")

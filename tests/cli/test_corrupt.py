@@ -74,3 +74,11 @@ def test_the_command_is_installed():
     result = subprocess.run([command, "corrupt", "--help"], capture_output=True, text=True, check=False)
     assert result.returncode == 0
     assert "--output FILE" in result.stdout
+
+
+@pytest.mark.parametrize("output", [".", "missing/sheet.html"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(photo, tmp_path, capsys, output):
+    assert main(["corrupt", str(photo), "--output", str(tmp_path / output)]) == 1
+    said = capsys.readouterr().err
+    assert "Expected: a file in a folder that is there" in said
+    assert "picture" not in said

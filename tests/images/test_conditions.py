@@ -15,6 +15,7 @@ from vitlens.images import (
     parse_conditions,
 )
 from vitlens.images.attacks import ActivationChange, Attack, fgsm, pgd
+from vitlens.images.fourier import FourierNoise
 
 from .attacks import made
 from .conftest import textured
@@ -103,7 +104,7 @@ def test_what_an_operation_returns_is_looked_at(operation, message):
         ("pgd:steps=0", "steps is 0"),
         ("pgd:random_start=maybe", r"has random_start=maybe\. Expected: yes or no"),
         ("fgsm:steps=3", r"has the option 'steps'.*'eps', 'on'"),
-        ("fgsm@3", "no corruption 'fgsm'"),
+        ("fgsm@3", "'fgsm@3' has the severity '3'"),
         ({"pgd": torch.sqrt}, "condition of your own is 'pgd'"),
         ({"clean": torch.sqrt}, "condition of your own is 'clean'"),
         ({"gaussian_blur@3": torch.sqrt}, "condition of your own is 'gaussian_blur@3'"),
@@ -239,3 +240,39 @@ def test_a_conditions_identity_says_what_its_name_leaves_out():
     assert one.name == other.name
     assert one.identity != other.identity
     assert parse_condition("clean").identity == "clean"
+
+
+def test_a_quality_goes_with_corruptions_of_the_registry_alone():
+    with pytest.raises(
+        ConditionError, match="'mine' has a jpeg_quality, and is no corruption of the registry"
+    ):
+        Condition("mine", torch.sqrt, jpeg_quality=85)
+
+
+def test_fourier_noise_is_told_apart_by_its_band_and_rms_and_objectives_not_by_their_address():
+    quiet, loud = (Condition("low", FourierNoise((0.0, 0.1), rms)) for rms in (0.01, 0.5))
+    assert quiet.identity != loud.identity
+
+    class Mine:
+        hook_names = ("hook_embed",)
+
+        def __call__(self, model, activations, clean, logits, labels):
+            return logits.sum(-1)
+
+    first, second = (Condition("mine", Attack(objective=Mine())) for _ in range(2))
+    assert first.identity == second.identity
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("pdg:eps=4/255", "no corruption 'pdg'.*nearest: 'pgd'"),
+        ("lowfrequency@3", "no corruption 'lowfrequency'.*nearest: 'low_frequency'"),
+        ("clean@3", "'clean@3' has the severity '3'.*'clean' without one"),
+        ("fourier@3", r"'fourier@3' has the severity '3'.*fourier:band=0-1/8"),
+        ("pgd:steps=" + "9" * 50, "Expected: a whole number"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(spec, message):
+    with pytest.raises(ConditionError, match=f"(?s){message}"):
+        parse_conditions([spec])

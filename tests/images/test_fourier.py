@@ -181,7 +181,7 @@ def test_a_condition_says_band_and_rms_and_is_the_function():
         ("band=1/8", "has band=1/8"),
         ("band=0.3-0.2", r"is none: .* from 0.3 to 0.2 cycles per pixel\. Expected: 0 <= low < high <= 0.71"),
         ("band=0-28", "from 0 to 28 cycles per pixel"),
-        ("band=0-1/8,rms=26", r"rms of Fourier noise is 26\. Expected: a value in \[0, 1\]"),
+        ("band=0-1/8,rms=26", r"rms of Fourier noise is 26\.0\. Expected: a value in \[0, 1\]"),
         ("band=0-1/8,rms=-1", "rms of Fourier noise is -1"),
     ],
 )

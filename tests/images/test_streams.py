@@ -1,12 +1,14 @@
 """Random streams are a format."""
 
 import hashlib
+import inspect
 import itertools
 import json
 
 import pytest
 import torch
 
+from vitlens.errors import ConditionError
 from vitlens.images.streams import stream
 
 
@@ -42,3 +44,9 @@ def test_streams_of_many_images_are_uncorrelated():
     correlations = torch.corrcoef(noise)
     pairs = [correlations[i, j].item() for i, j in itertools.combinations(range(40), 2)]
     assert max(map(abs, pairs)) < 5 / 500**0.5
+
+
+@pytest.mark.parametrize("seed", [0.0, None, "0"])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ConditionError, match=r"seed is .*a whole number"):
+        inspect.unwrap(stream)(seed, "a", "gaussian_noise", 3)

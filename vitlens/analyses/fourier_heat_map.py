@@ -13,6 +13,7 @@ from scipy import stats
 from ..errors import AnalysisError
 from ..images import Condition, ImageDataset
 from ..images.fourier import FourierWave
+from ..images.values import is_whole
 from ..models import HookedViT
 from ..running import run
 from .prediction import Prediction
@@ -87,6 +88,14 @@ def fourier_heat_map(
     if not 0.5 < level < 1:
         raise AnalysisError(
             f"level is {level}.", expected="a value between 0.5 and 1", remedy="0.95 is usual."
+        )
+    if (n_side is not None and not is_whole(n_side)) or not (
+        image_size is None or (isinstance(image_size, tuple | list) and len(image_size) == 2)
+    ):
+        raise AnalysisError(
+            f"n_side is {n_side!r} and image_size is {image_size!r}.",
+            expected="an odd whole number or None, and (height, width) or None",
+            remedy="Leave them out for 15 frequencies a side at the model's own size.",
         )
     size = _image_size(model, image_size)
     axes = [_cycles(n, max_frequency_cycles_per_pixel, n_side) for n in size]

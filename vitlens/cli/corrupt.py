@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from ..errors import PixelError
+from ..errors import DatasetError, PixelError
 from ..images import frost, register_corruption
 from ..images.decoding import read_rgb
 
@@ -38,6 +38,12 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.size and chosen.size < 8:
         raise PixelError(
             f"--size is {chosen.size}.", expected="8 pixels or more, or 0", remedy="Leave it out for 224."
+        )
+    if chosen.output.is_dir() or not chosen.output.parent.is_dir():
+        raise DatasetError(
+            f"--output is {chosen.output}.",
+            expected="a file in a folder that is there",
+            remedy="Make the folder first, or name a file such as sheet.html.",
         )
     image = read_rgb(chosen.photo)
     if chosen.frost is not None:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         _COMMANDS[chosen.command].run(chosen)
-    except VitlensError as error:
+    except (VitlensError, OSError) as error:
         sys.stderr.write(f"vitlens {chosen.command}: {error}\n")
         return 1
     return 0

@@ -32,7 +32,7 @@ def calibration_error(
     is for the error without this bias. A bootstrap adds the bias once more, so its plain percentiles miss
     the truth nearly always for a calibrated model: the lower end is moved down by twice what the mean of the
     resamples lies above the estimate, and is 0 where the estimate is one that a calibrated model may give.
-    In simulations intervals of 95 % so covered 89 to 99 %. It can lie below the estimate altogether.
+    It can lie below the estimate altogether.
 
     Args:
         data: of `run` or `compare` with `Prediction`.

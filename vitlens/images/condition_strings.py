@@ -17,6 +17,13 @@ from .fourier import FourierNoise
 from .options import Options
 
 _SEVERITY = re.compile(r"([1-5])(?:-([1-5]))?")
+_WITHOUT_SEVERITY = {
+    "clean": "clean",
+    "fgsm": "fgsm:eps=4/255",
+    "fourier": "fourier:band=0-1/8,rms=0.1",
+    "pgd": "pgd:eps=4/255,steps=10",
+}
+"""What has no severity, and how it is written."""
 
 ConditionSpec: TypeAlias = str | Condition | Mapping[str, Callable[[Tensor], Tensor] | WhiteBox | Attack]
 """What names a condition: "clean", "gaussian_blur@3", "pgd:eps=4/255", {"name": callable, WhiteBox or
@@ -27,9 +34,11 @@ def parse_condition(spec: ConditionSpec) -> Condition:
     """The condition that `spec` names.
 
     Args:
-        spec: "clean", a corruption with its severity ("gaussian_blur@3"), an attack ("fgsm:eps=8/255",
-            "pgd:eps=4/255,steps=10"), a mapping of one name to an `Attack` or an operation of one's own
-            ([batch 3 height width] -> the same, in [0, 1]), or a `Condition`.
+        spec: "clean"; a corruption with its severity ("gaussian_blur@3"), stored as JPEG afterwards
+            ("fog@3:jpeg_quality=85"); noise in a band of frequencies ("fourier:band=0-1/8,rms=0.1"); an
+            attack ("fgsm:eps=8/255", "pgd:eps=4/255,steps=10,on=base"); a mapping of one name to an
+            `Attack` or an operation of one's own ([batch 3 height width] -> the same, in [0, 1]); or a
+            `Condition`.
 
     Returns:
         One condition.
@@ -55,8 +64,9 @@ def parse_conditions(specs: Iterable[ConditionSpec]) -> tuple[Condition, ...]:
     """The conditions that `specs` name, in their order.
 
     Args:
-        specs: what `parse_condition` takes; besides, "gaussian_blur@1-5" names five conditions, and a mapping
-            as many as it has entries.
+        specs: what `parse_condition` takes; besides, "gaussian_blur@1-5" names five conditions,
+            "removes_high_frequency@3" one for each corruption of the group (`frequency_groups`, "imagenet_c",
+            "imagenet_c_extra"), and a mapping as many as it has entries.
 
     Returns:
         At least one condition, each name once.
@@ -79,7 +89,9 @@ def parse_conditions(specs: Iterable[ConditionSpec]) -> tuple[Condition, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or not names:
         raise ConditionError(
-            "No conditions were given." if twice is None else f"The condition '{twice}' is given twice.",
+            "No conditions were given."
+            if twice is None
+            else f"The condition '{twice}' is given twice, by itself or in a group or range.",
             expected="at least one condition, each once",
             remedy='Name each once, such as ["clean", "gaussian_blur@3"].',
         )
@@ -109,13 +121,22 @@ def _from_string(spec: str) -> tuple[Condition, ...]:
     if head in Attack.OPTIONS:
         read = Options(spec, options, Attack.OPTIONS[head])
         return (Condition(spec, Attack.from_options(head, read)),)
-    return _corruptions(spec, head, Options(spec, options, ["jpeg_quality"]))
-
-
-def _corruptions(spec: str, head: str, options: Options) -> tuple[Condition, ...]:
-    """What a corruption or a group of them stands for, at one severity or a range."""
-    name, _, severity = head.partition("@")
+    name, at, severity = head.partition("@")
+    if at and name in _WITHOUT_SEVERITY:
+        raise ConditionError(
+            f"The condition '{spec}' has the severity '{severity}'.",
+            expected=f"'{name}' without one",
+            remedy=f"Write {_WITHOUT_SEVERITY[name]!r}, say.",
+        )
+    # The name first: of a misspelt one, options and severity say nothing.
     names = group(name) or (find_corruption(name).name,)
+    return _corruptions(spec, name, names, severity, Options(spec, options, ["jpeg_quality"]))
+
+
+def _corruptions(
+    spec: str, name: str, names: tuple[str, ...], severity: str, options: Options
+) -> tuple[Condition, ...]:
+    """What a corruption or a group of them stands for, at one severity or a range."""
     matched = _SEVERITY.fullmatch(severity)
     first, last = (int(matched[1]), int(matched[2] or matched[1])) if matched else (1, 0)
     if first > last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,8 +15,9 @@ from ..names import nearest
 from .attacks import Attack, attacked
 from .corruptions import check_severity, corrupt, find_corruption, ready_corruption
 from .corruptions.jpeg import check_quality
+from .corruptions.registry import own_operation
 from .fourier import FourierPerturbation
-from .pixels import BATCH_AXES, pixel_fault
+from .pixels import returned_fault
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,28 @@ class Condition:
             check_severity(self.corruption, self.severity)
         if self.jpeg_quality is not None:
             check_quality(self.jpeg_quality)
+            if not isinstance(self.corruption, str):
+                raise ConditionError(
+                    f"The condition '{self.name}' has a jpeg_quality, and is no corruption of the registry.",
+                    expected="jpeg_quality with a key of vitlens.CORRUPTIONS",
+                    remedy="Leave it out; vitlens.corrupt(..., 'jpeg', ...) stores any pixels as JPEG.",
+                )
 
     @property
     def identity(self) -> str:
-        """The name, and what it stands for where the name alone does not say: parameters and files."""
-        if isinstance(self.corruption, Attack):
-            return f"{self.name} {self.corruption}"
+        """The name, and what it stands for where the name alone does not say.
+
+        The parameters, the files, and of a registered corruption the source of its operation. An operation
+        given as `{"name": callable}` is known by its name alone.
+        """
+        if isinstance(self.corruption, Attack | FourierPerturbation):
+            # An object's address says nothing about what it does.
+            return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {self.corruption}")
         if not isinstance(self.corruption, str):
             return self.name
         spec = find_corruption(self.corruption)
-        return f"{self.name} {spec.parameters[(self.severity or 1) - 1]} {spec.assets or ''}".rstrip()
+        row = spec.parameters[(self.severity or 1) - 1]
+        return " ".join(filter(None, (self.name, str(row), spec.assets, own_operation(spec))))
 
     @property
     def shares_pixels(self) -> bool:
@@ -184,10 +198,7 @@ class Condition:
             changed = self.corruption.operation(model, own, cast(Tensor, labels))
         else:
             changed = self.corruption(own)
-        fault = pixel_fault(changed, BATCH_AXES)
-        given = None if fault is None else fault.given
-        if given is None and (changed.shape, changed.dtype) != (pixels.shape, pixels.dtype):
-            given = f"have shape {list(changed.shape)} and are {changed.dtype}"
+        given = returned_fault(changed, pixels)
         if given is not None:
             raise ConditionError(
                 f"The pixels that condition '{self.name}' returned {given}.",

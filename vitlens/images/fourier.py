@@ -18,6 +18,7 @@ from .options import Options, as_number
 from .pixels import check_batch
 from .spectrum import frequencies
 from .streams import stream
+from .values import is_real
 
 HIGHEST = 0.71
 """The upper end of the widest band, in cycles per pixel: a little above √½, that of the corner of F."""
@@ -62,7 +63,7 @@ class FourierPerturbation(ABC):
             ConditionError: the image ids do not fit, or images of this size cannot hold the perturbation.
         """
         check_batch(pixels, f"The pixels to be perturbed by '{self.STREAM}'")
-        check_image_ids(image_ids, len(pixels), self.STREAM, draws=True)
+        ids = check_image_ids(image_ids, len(pixels), self.STREAM, draws=True)
         height, width = pixels.shape[-2:]
         self.check_size(height, width)
         if len(pixels) == 0:
@@ -71,10 +72,7 @@ class FourierPerturbation(ABC):
         # The stream names no band and no frequency: all of them are cut from one draw of the image, so that
         # what differs between two of them is the frequency alone.
         drawn = torch.stack(
-            [
-                self.drawn(height, width, stream(seed, image_id, self.STREAM, 0, step))
-                for image_id in image_ids or ()
-            ]
+            [self.drawn(height, width, stream(seed, each, self.STREAM, 0, step)) for each in ids]
         ).to(precise)
         with torch.autocast(pixels.device.type, enabled=False):
             perturbed = (precise + self.perturbation(drawn, height, width)).clamp(0, 1)
@@ -113,6 +111,13 @@ class FourierNoise(FourierPerturbation):
     rms: float = 0.1
 
     def __post_init__(self) -> None:
+        band: object = self.band_cycles_per_pixel
+        if not isinstance(band, tuple | list) or len(band) != 2 or not all(map(is_real, band)):
+            raise ConditionError(
+                f"The band of Fourier noise is {band!r}.",
+                expected="two numbers (low, high), in cycles per pixel",
+                remedy="Write (0, 1/8) for low frequencies and (1/8, 0.71) for high ones.",
+            )
         low, high = self.band_cycles_per_pixel
         # Written so that NaN is refused too.
         if not 0 <= low < high <= HIGHEST:
@@ -121,9 +126,9 @@ class FourierNoise(FourierPerturbation):
                 expected=f"0 <= low < high <= {HIGHEST}, the highest frequency of an image being √½",
                 remedy="Write (0, 1/8) for low frequencies and (1/8, 0.71) for high ones.",
             )
-        if not 0 <= self.rms <= 1:
+        if not is_real(self.rms) or not 0 <= self.rms <= 1:
             raise ConditionError(
-                f"The rms of Fourier noise is {self.rms:g}.",
+                f"The rms of Fourier noise is {self.rms!r}.",
                 expected="a value in [0, 1], on the scale of the pixels",
                 remedy="0.1 is usual; of 255 levels, write 26/255.",
             )
@@ -226,9 +231,9 @@ class FourierWave(FourierPerturbation):
                 expected="two values within ±0.5",
                 remedy="Divide the cycles per image by its height and its width.",
             )
-        if not 0 <= self.l2_norm_pixel < math.inf:
+        if not is_real(self.l2_norm_pixel) or not 0 <= self.l2_norm_pixel < math.inf:
             raise ConditionError(
-                f"l2_norm_pixel is {self.l2_norm_pixel:g}.",
+                f"l2_norm_pixel is {self.l2_norm_pixel!r}.",
                 expected="a finite value of 0 or more",
                 remedy="It is the rms times the root of the number of pixels: 0.07 * 224 for 224 × 224.",
             )

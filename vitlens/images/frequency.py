@@ -58,7 +58,7 @@ def measure_frequency(
         True
     """
     asked = parse_conditions(conditions)
-    apart = next((condition for condition in asked if not condition.shares_pixels), None)
+    apart = next((condition for condition in asked if condition.needs_model), None)
     if apart is not None:
         raise ConditionError(
             f"The condition '{apart.name}' looks inside a model, and there is none here.",

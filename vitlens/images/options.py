@@ -71,7 +71,7 @@ class Options:
         text = self._values.get(name)
         if text is None:
             return default
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > 9:
             raise self.wrong(f"has {name}={text}", "a whole number", "Correct the value.")
         return int(text)
 

@@ -79,3 +79,26 @@ def check_batch(pixels: object, subject: str) -> None:
             expected=f"floats in [0, 1], [{' '.join(BATCH_AXES)}]",
             remedy=fault.remedy,
         )
+
+
+def returned_fault(changed: object, pixels: Tensor) -> str | None:
+    """What keeps `changed` from being `pixels` after an operation on them; None where nothing does.
+
+    Args:
+        changed: what an operation returned.
+        pixels: what it was given, [batch 3 height width].
+
+    Returns:
+        What is wrong, reading on from "The pixels that ... returned".
+
+    Example:
+        >>> returned_fault(torch.zeros(1, 3, 8, 4), torch.zeros(1, 3, 8, 8))
+        'have shape [1, 3, 8, 4] and are torch.float32'
+    """
+    fault = pixel_fault(changed, BATCH_AXES)
+    if fault is not None:
+        return fault.given
+    assert isinstance(changed, Tensor)  # else there was a fault
+    if (changed.shape, changed.dtype) != (pixels.shape, pixels.dtype):
+        return f"have shape {list(changed.shape)} and are {changed.dtype}"
+    return None

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 
 import torch
+
+from ..errors import ConditionError
 
 _FORMAT = b"vitlens.stream.1"
 
@@ -35,10 +38,19 @@ def stream(
     Returns:
         A new generator on the CPU. Draw from it there, then move what was drawn.
 
+    Raises:
+        ConditionError: the seed is no whole number.
+
     Example:
         >>> stream(0, "digits/0042", "gaussian_noise", 3).initial_seed()
         4261907117
     """
+    try:
+        seed = int(operator.index(seed))
+    except TypeError as error:
+        raise ConditionError(
+            f"The seed is {seed!r}.", expected="a whole number", remedy="Give seed=0, say."
+        ) from error
     key = json.dumps([seed, image_id, corruption, severity, step]).encode()
     digest = hashlib.blake2b(key, digest_size=4, person=_FORMAT).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

@@ -72,7 +72,8 @@ def write(
         raise ConditionError(
             "No corruption is left to show.",
             expected="a name whose files are there",
-            remedy="Register frost with vitlens.register_corruption(vitlens.images.frost(FOLDER)).",
+            remedy="Name a folder of photographs: --frost DIR on the command line, or "
+            "vitlens.register_corruption(vitlens.images.frost(FOLDER)).",
         )
     pixels = image.unsqueeze(0).float()
     blocks: dict[str, list[tuple[Corruption, str]]] = {}

@@ -222,6 +222,7 @@ def test_one_bad_pixel_among_many_is_found():
         (None, "draws at random and no image_ids were given"),
         (["a"], "1 image_ids were given for 2 images"),
         ("ab", "image_ids is one string, 'ab'"),
+        (["a", "b", "c"], "3 image_ids were given for 2"),
         (["a", "a"], "image id 'a' is given twice: both images would share one stream of noise"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import vitlens as vl
 from vitlens.errors import ConditionError
@@ -84,13 +85,68 @@ def test_a_name_can_stand_in_a_condition(name):
         own(name)
 
 
-def test_parameters_are_five_rows_with_a_value_for_each_name():
-    with pytest.raises(ConditionError, match=r"'mine' has rows of \[1, 1\] parameters.*five rows"):
-        Corruption("mine", ((1.0,), (2.0,)), ("factor",), "tone", lambda pixels, factor: pixels)
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        (((1.0,), (2.0,)), ("factor",)),
+        (FIVE, ("a", "b")),
+    ],
+)
+def test_parameters_are_five_rows_of_numbers_with_a_value_for_each_name(parameters, names):
+    with pytest.raises(ConditionError, match=r"'mine' has the parameters .*five rows of numbers"):
+        Corruption("mine", parameters, names, "tone", lambda pixels, factor: pixels)
+
+
+def test_an_operation_that_writes_in_place_does_not_reach_the_clean_images(registered):
+    register_corruption(own(apply=lambda pixels, factor: pixels.mul_(factor)))
+    pixels = textured(1, 8, 8)
+    before = pixels.clone()
+    assert torch.equal(corrupt(pixels, "my_corruption", 5), before * 0.5)
+    assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (lambda pixels, factor: pixels[:, :1], r"have shape \[1, 1, 8, 8\]"),
+        (lambda pixels, factor: pixels * float("nan"), "hold NaN"),
+        (lambda pixels, factor: pixels.double(), "have shape .* and are torch.float64"),
+        (lambda pixels, factor: None, "are a NoneType, not a tensor"),
+    ],
+)
+def test_what_a_registered_operation_returns_is_looked_at(registered, operation, message):
+    register_corruption(own(apply=operation))
     with pytest.raises(
-        ConditionError, match=r"rows of \[1, 1, 1, 1, 1\] parameters for the names \('a', 'b'\)"
+        ConditionError, match=rf"pixels that the corruption 'my_corruption' returned {message}"
     ):
-        Corruption("mine", FIVE, ("a", "b"), "tone", lambda pixels, a: pixels)
+        corrupt(textured(1, 8, 8), "my_corruption")
+
+
+def test_what_leaves_the_range_is_clipped(registered):
+    register_corruption(own(apply=lambda pixels, factor: pixels * 4 - 1))
+    assert corrupt(textured(1, 8, 8), "my_corruption").aminmax() == (0, 1)
+
+
+def test_a_condition_is_told_from_one_of_another_operation_by_its_identity(registered):
+    register_corruption(own())
+    first = parse_conditions(["my_corruption@1"])[0].identity
+    register_corruption(own(apply=lambda pixels, factor: pixels * factor * 0.5), replace=True)
+    assert parse_conditions(["my_corruption@1"])[0].identity != first
+
+
+def test_nothing_but_frost_goes_by_its_name_and_other_photographs_are_asked_for(registered, tmp_path):
+    with pytest.raises(ConditionError, match="'frost' is a name of vitlens"):
+        register_corruption(own("frost"))
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "other.png")
+    with pytest.raises(ConditionError, match="'frost' is registered already, with other files"):
+        register_corruption(vl.images.frost(tmp_path))
+    register_corruption(vl.images.frost(tmp_path), replace=True)
+
+
+def test_a_corruption_of_ones_own_without_its_files_is_refused(registered):
+    register_corruption(own(needs_assets=True))
+    with pytest.raises(ConditionError, match="'my_corruption' needs files, and its `assets` is None"):
+        corrupt(textured(1, 8, 8), "my_corruption")
 
 
 def test_frost_without_its_folder_says_how_to_name_one(registered):
@@ -114,6 +170,16 @@ def test_registering_a_folder_of_frost_makes_the_whole_set_ready(registered, fro
     assert conditions[8].name == "frost@3"
 
 
-def test_an_unknown_corruption_lists_the_nearest():
-    with pytest.raises(ConditionError, match=r"no corruption 'gausian_blur'.*nearest: 'gaussian_blur'"):
-        corrupt(textured(1, 16, 16), "gausian_blur")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gausian_blur", "no corruption 'gausian_blur'.*nearest: 'gaussian_blur'"),
+        ("lowfrequency", "no corruption 'lowfrequency'.*nearest: 'low_frequency'"),
+        ("pdg", "no corruption 'pdg'.*nearest: 'pgd'"),
+        ("low_frequency", "'low_frequency' is no corruption, but the name of a group or a condition"),
+        ("fog@3", "'fog@3' is no corruption, but the name of a group or a condition"),
+    ],
+)
+def test_an_unknown_corruption_lists_the_nearest_or_says_what_it_is(name, message):
+    with pytest.raises(ConditionError, match=message):
+        corrupt(textured(1, 16, 16), name)

@@ -122,7 +122,7 @@ class ActivationChange:
         >>> model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
         >>> objective = ActivationChange("blocks.9.hook_resid_post", tokens="patch")
         >>> pixels = vl.images.digits("test")[0]["pixels"].unsqueeze(0)
-        >>> attacked, report = vl.images.attacks.pgd(
+        >>> attacked, report = vl.pgd(
         ...     model, pixels, objective=objective, steps=2, return_report=True
         ... )
         >>> bool(report.loss_per_step[0, 0, -1] > report.loss_per_step[0, 0, 0])

@@ -48,6 +48,13 @@ def attacked(
     Raises:
         ConditionError, HookError, LabelError, PixelError: as `pgd`.
     """
+    given: object = model
+    if not isinstance(given, HookedViT):
+        raise ConditionError(
+            f"The model is a {type(model).__name__}.",
+            expected="a HookedViT, which knows its normalization",
+            remedy="Write vitlens.HookedViT(model).",
+        )
     classes = _checked(attack, model, pixels, labels, targets, image_ids)
     ids = [str(place) for place in range(len(pixels))] if image_ids is None else image_ids
     if len(pixels) == 0 or attack.eps_pixel == 0:

@@ -9,6 +9,7 @@ from ...errors import ConditionError
 from ...models import HookedViT
 from ...names import nearest
 from ..options import Options
+from ..values import is_real, is_whole
 from .balls import BALLS
 from .objectives import AttackObjective
 
@@ -41,7 +42,7 @@ class Attack:
         >>> import vitlens as vl
         >>> vl.images.parse_condition("pgd:eps=8/255,steps=20").corruption.step_pixel * 255
         1.0
-        >>> inside = Attack(objective=vl.images.attacks.ActivationChange("blocks.9.hook_resid_post"))
+        >>> inside = Attack(objective=vl.images.ActivationChange("blocks.9.hook_resid_post"))
         >>> vl.images.parse_condition({"residual attack": inside}).shares_pixels
         False
     """
@@ -113,28 +114,41 @@ class Attack:
                 expected="one L∞ step of length ε from the image itself",
                 remedy="Use Attack.fgsm(eps_pixel), or the method 'pgd'.",
             )
-        if self.norm not in BALLS:
+        if self.norm not in list(BALLS):
             raise ConditionError(
                 f"The norm of the attack is {self.norm!r}.",
                 expected=f"'linf' or 'l2' (nearest: {nearest(str(self.norm), BALLS)})",
                 remedy="Correct the name.",
             )
         self._check_eps()
-        if self.alpha_pixel is not None and not 0 < self.alpha_pixel < float("inf"):
+        alpha = self.alpha_pixel
+        if alpha is not None and (not is_real(alpha) or not 0 < alpha < float("inf")):
             raise ConditionError(
-                f"alpha_pixel is {self.alpha_pixel}.",
+                f"alpha_pixel is {alpha!r}.",
                 expected="a length above 0, for pixels in [0, 1]",
                 remedy="Leave it out for 2.5 · eps_pixel / steps.",
             )
         for name in ("steps", "restarts"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise ConditionError(
                     f"{name} is {value!r}.", expected="a whole number from 1", remedy=f"Give {name}=10, say."
                 )
+        if self.random_start not in (True, False) or is_real(self.random_start):
+            raise ConditionError(
+                f"random_start is {self.random_start!r}.", expected="True or False", remedy="Leave it out."
+            )
+        objective: object = self.objective
+        if isinstance(objective, type) or not (objective is None or isinstance(objective, AttackObjective)):
+            raise ConditionError(
+                f"The objective is {objective!r}.",
+                expected="None, or an object as vitlens.images.AttackObjective describes",
+                remedy='Write vitlens.images.ActivationChange("blocks.9.hook_resid_post"), say.',
+            )
 
     def _check_eps(self) -> None:
-        eps, is_number = self.eps_pixel, isinstance(self.eps_pixel, int | float)
+        eps = self.eps_pixel
+        is_number = is_real(eps)
         if is_number and (0 <= eps <= 1 or (self.norm == "l2" and 1 < eps < float("inf"))):
             return
         raise ConditionError(
@@ -167,5 +181,5 @@ class Attack:
             raise ConditionError(
                 "The attack raises the cross-entropy of the correct class, and this model has no classifier.",
                 expected="a model with at least two classes, or an objective",
-                remedy="Aim inside: objective=vitlens.images.attacks.ActivationChange(hook_name).",
+                remedy="Aim inside: objective=vitlens.images.ActivationChange(hook_name).",
             )

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...errors import ConditionError
 from ..image_ids import check_image_ids
-from ..pixels import check_batch
+from ..pixels import check_batch, returned_fault
 from ..streams import stream
 from .jpeg import check_quality, jpeg
-from .registry import ready_corruption
+from .registry import is_own, ready_corruption
 from .spec import check_severity
 
 
@@ -64,18 +65,33 @@ def corrupt(
     corruption = ready_corruption(name)
     severity = check_severity(name, severity)
     if jpeg_quality is not None:
-        check_quality(jpeg_quality)
+        jpeg_quality = check_quality(jpeg_quality)
     check_batch(pixels, f"The pixels to be corrupted by '{name}'")
-    check_image_ids(image_ids, len(pixels), name, draws=corruption.stochastic)
+    ids = check_image_ids(image_ids, len(pixels), name, draws=corruption.stochastic)
     if len(pixels) == 0:
         return pixels.clone()
-    streams = (
-        [[stream(seed, i, name, severity, step) for i in image_ids or ()]] if corruption.stochastic else []
-    )
+    streams = [[stream(seed, i, name, severity, step) for i in ids]] if corruption.stochastic else []
     precise = pixels if pixels.dtype == torch.float64 else pixels.float()
+    # A user's operation may write in place, and must not reach the clean images.
+    given = precise.clone() if is_own(corruption) else precise
     # Mixed precision around us would round the blurs to 8 bits or fewer.
     with torch.autocast(pixels.device.type, enabled=False):
-        corrupted = corruption.apply(precise, *streams, *corruption.parameters[severity - 1]).clamp(0, 1)
+        corrupted = corruption.apply(given, *streams, *corruption.parameters[severity - 1])
+        corrupted = _clipped(corrupted, precise, name) if is_own(corruption) else corrupted.clamp(0, 1)
         if jpeg_quality is not None:
             corrupted = jpeg(corrupted, jpeg_quality)
     return corrupted.to(pixels.dtype)
+
+
+def _clipped(corrupted: object, pixels: Tensor, name: str) -> Tensor:
+    """What a user's operation returned, in [0, 1]."""
+    clipped = corrupted.clamp(0, 1) if isinstance(corrupted, Tensor) else corrupted
+    given = returned_fault(clipped, pixels)
+    if given is not None:
+        raise ConditionError(
+            f"The pixels that the corruption '{name}' returned {given}.",
+            expected=f"{pixels.dtype} of shape {list(pixels.shape)}",
+            remedy="Correct its operation; what leaves [0, 1] is clipped.",
+        )
+    assert isinstance(clipped, Tensor)  # else there was a fault
+    return clipped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import operator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import ConditionError
+from ..values import is_whole
 from .digital import without_slope
 from .draws import in_threads
 
@@ -61,7 +64,7 @@ def jpeg(
     return without_slope(result.to(pixels.device), pixels)
 
 
-def check_quality(quality: object) -> int:
+def check_quality(quality: Any) -> int:
     """The quality of JPEG, if it is one.
 
     Raises:
@@ -71,8 +74,8 @@ def check_quality(quality: object) -> int:
         >>> check_quality(85)
         85
     """
-    if isinstance(quality, int) and not isinstance(quality, bool) and quality in _QUALITIES:
-        return quality
+    if is_whole(quality) and quality in _QUALITIES:
+        return operator.index(quality)
     raise ConditionError(
         f"The quality of JPEG is {quality!r}.",
         expected="a whole number from 1 (worst) to 95",

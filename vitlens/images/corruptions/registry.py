@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -27,8 +30,9 @@ def register_corruption(corruption: Corruption, *, replace: bool = False) -> Non
     Register it in every process that is to use it.
 
     Args:
-        corruption: the spec. It may take the place of a built-in one that lacks its files, as frost does.
-        replace: whether it may take the place of another one of your own.
+        corruption: the spec. What `frost(folder)` gives takes the place of the built-in one, which lacks its
+            photographs.
+        replace: whether it may take the place of another one of your own, or of other photographs.
 
     Raises:
         ConditionError: the name is taken.
@@ -47,13 +51,22 @@ def register_corruption(corruption: Corruption, *, replace: bool = False) -> Non
     """
     name = corruption.name
     built_in = _BUILT_IN.get(name)
-    if name in _RESERVED or (built_in is not None and not built_in.needs_assets):
+    # Frost is vitlens's own operation with the user's photographs; nothing else goes by its name.
+    is_completed = built_in is not None and built_in.needs_assets and corruption.assets is not None
+    if name in _RESERVED or (built_in is not None and not is_completed):
         raise ConditionError(
             f"'{name}' is a name of vitlens.",
             expected="a name that no corruption, group or attack of vitlens has",
             remedy="Rename yours; results under one name shall mean one thing.",
         )
-    if built_in is None and name in _REGISTERED and not replace:
+    known = _REGISTERED.get(name)
+    if known is not None and known.is_ready and not replace and known.assets != corruption.assets:
+        raise ConditionError(
+            f"'{name}' is registered already, with other files.",
+            expected="a new name, or the same files",
+            remedy="Give replace=True to put these in their place.",
+        )
+    if built_in is None and known is not None and not replace:
         raise ConditionError(
             f"A corruption '{name}' is registered already.",
             expected="a new name",
@@ -74,9 +87,16 @@ def find_corruption(name: str) -> Corruption:
     """
     if name in CORRUPTIONS:
         return CORRUPTIONS[name]
+    if name in GROUP_NAMES or re.split("[@:]", name)[0] in {*CORRUPTIONS, *_RESERVED}:
+        raise ConditionError(
+            f"'{name}' is no corruption, but the name of a group or a condition.",
+            expected=f"a key of vitlens.CORRUPTIONS (nearest: {nearest(name, CORRUPTIONS)})",
+            remedy="Give vitlens.corrupt name and severity apart; groups and conditions go to vitlens.run.",
+        )
     raise ConditionError(
         f"There is no corruption '{name}'.",
-        expected=f"a key of vitlens.CORRUPTIONS (nearest: {nearest(name, CORRUPTIONS)})",
+        expected="a key of vitlens.CORRUPTIONS, or in a condition a group or an attack "
+        f"(nearest: {nearest(name, [*CORRUPTIONS, *_RESERVED])})",
         remedy="Correct the name, register it with vitlens.register_corruption, or give an operation of "
         "your own as a condition {'name': callable}.",
     )
@@ -95,8 +115,30 @@ def ready_corruption(name: str) -> Corruption:
     corruption = find_corruption(name)
     if corruption.is_ready:
         return corruption
+    if name not in _BUILT_IN:
+        raise ConditionError(
+            f"'{name}' needs files, and its `assets` is None.",
+            expected="a spec whose `assets` is the SHA-256 of the files that its operation holds",
+            remedy="Register it again with replace=True, once the files are read.",
+        )
     raise ConditionError(
         f"'{name}' needs photographs, and vitlens ships none.",
         expected="a folder of them, registered once",
         remedy=f"Write vitlens.register_corruption(vitlens.images.{name}(FOLDER)) first.",
     )
+
+
+def is_own(corruption: Corruption) -> bool:
+    """Whether a corruption is the user's, not one of vitlens."""
+    return corruption.name not in _BUILT_IN
+
+
+def own_operation(corruption: Corruption) -> str:
+    """What tells a user's operation from another of the same name: a hash of its source, if there is one."""
+    if not is_own(corruption):
+        return ""
+    try:
+        source = inspect.getsource(corruption.apply)
+    except (OSError, TypeError):
+        return getattr(corruption.apply, "__qualname__", type(corruption.apply).__qualname__)
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

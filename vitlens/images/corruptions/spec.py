@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from ...errors import ConditionError
+from ..values import is_real, is_whole
 
 SEVERITIES = range(1, 6)
 """Mildest to strongest."""
@@ -53,19 +56,33 @@ class Corruption:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier():
             raise ConditionError(
                 f"A corruption is called {self.name!r}.",
                 expected="letters, digits and underscores, as in 'gaussian_blur'",
                 remedy="Rename it: conditions add '@' and a severity to the name.",
             )
-        widths = [len(row) for row in self.parameters]
-        if widths != [len(self.parameter_names)] * len(SEVERITIES):
+        rows = [row if isinstance(row, tuple | list) else None for row in self.parameters]
+        widths = [None if row is None else len(row) for row in rows]
+        if (
+            widths != [len(self.parameter_names)] * len(SEVERITIES)
+            or not isinstance(self.parameter_names, tuple | list)
+            or not all(is_real(value) for row in rows for value in row or ())
+        ):
             raise ConditionError(
-                f"'{self.name}' has rows of {widths} parameters for the names {self.parameter_names}.",
-                expected="five rows, for severities 1 to 5, with a value for each name",
+                f"'{self.name}' has the parameters {self.parameters} for the names {self.parameter_names}.",
+                expected="five rows of numbers, for severities 1 to 5, with a value for each name",
                 remedy="Give parameters=((1.0,), (2.0,), (3.0,), (4.0,), (5.0,)), say; rows may be equal.",
             )
+        if not callable(self.apply):
+            raise ConditionError(
+                f"The operation of '{self.name}' is {self.apply!r}.",
+                expected="a function (pixels, *parameters) -> pixels",
+                remedy="Give apply=function.",
+            )
+        # As tuples, a spec can be compared and hashed.
+        object.__setattr__(self, "parameters", tuple(tuple(row or ()) for row in rows))
+        object.__setattr__(self, "parameter_names", tuple(self.parameter_names))
 
     @property
     def is_ready(self) -> bool:
@@ -73,7 +90,7 @@ class Corruption:
         return self.assets is not None or not self.needs_assets
 
 
-def check_severity(name: str, severity: object) -> int:
+def check_severity(name: str, severity: Any) -> int:
     """The severity, if it is one.
 
     Raises:
@@ -83,8 +100,8 @@ def check_severity(name: str, severity: object) -> int:
         >>> check_severity("contrast", 5)
         5
     """
-    if isinstance(severity, int) and not isinstance(severity, bool) and severity in SEVERITIES:
-        return severity
+    if is_whole(severity) and severity in SEVERITIES:
+        return operator.index(severity)
     raise ConditionError(
         f"The severity of '{name}' is {severity!r}.",
         expected="a whole number from 1 (mildest) to 5",
