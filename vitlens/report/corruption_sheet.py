@@ -57,7 +57,7 @@ def write(
         PixelError: the image is none.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> path = Path(tempfile.mkdtemp()) / "sheet.html"
         >>> page = write(torch.full((3, 32, 32), 0.5), path, names=["contrast", "jpeg"], progress=False)
         >>> page.read_text(encoding="utf-8").count("<figure")
