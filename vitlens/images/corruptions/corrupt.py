@@ -77,7 +77,13 @@ def corrupt(
     # Mixed precision around us would round the blurs to 8 bits or fewer.
     with torch.autocast(pixels.device.type, enabled=False):
         corrupted = corruption.apply(given, *streams, *corruption.parameters[severity - 1])
-        corrupted = _clipped(corrupted, precise, name) if is_own(corruption) else corrupted.clamp(0, 1)
+        if is_own(corruption):
+            corrupted = _clipped(corrupted, precise, name)
+        elif corrupted.requires_grad:
+            corrupted = corrupted.clamp(0, 1)
+        else:
+            # vitlens's operations return tensors of their own: no second one of that size.
+            corrupted = corrupted.clamp_(0, 1)
         if jpeg_quality is not None:
             corrupted = jpeg(corrupted, jpeg_quality)
     return corrupted.to(pixels.dtype)

@@ -47,20 +47,21 @@ def jpeg(
     """
     quality = check_quality(quality)
 
-    def stored(levels: Tensor) -> Tensor:
-        content = io.BytesIO()
-        size = levels.shape[1], levels.shape[0]
-        Image.frombuffer("RGB", size, levels.numpy(), "raw", "RGB", 0, 1).save(
-            content, "JPEG", quality=quality
-        )
-        with Image.open(content, formats=["JPEG"]) as image:
-            return torch.from_numpy(np.array(image))
-
     result = torch.empty(pixels.shape, dtype=pixels.dtype)
-    images = [_levels(image) for image in pixels.detach().cpu()]
-    for image, levels in zip(result, in_threads(stored, images), strict=True):
+
+    def store(place: int) -> None:
+        # One image from end to end, which stays in the processor's cache.
+        levels, content = _levels(before[place]), io.BytesIO()
+        size = levels.shape[1], levels.shape[0]
+        image = Image.frombuffer("RGB", size, levels.numpy(), "raw", "RGB", 0, 1)
+        image.save(content, "JPEG", quality=quality)
+        with Image.open(content, formats=["JPEG"]) as stored:
+            read = torch.from_numpy(np.array(stored))
         # Plane by plane: several times faster than one copy out of interleaved channels.
-        image.copy_(torch.stack(levels.unbind(-1))).div_(255)
+        torch.div(torch.stack(read.unbind(-1)), 255, out=result[place])
+
+    before = pixels.detach().cpu()
+    in_threads(store, range(len(before)))
     return without_slope(result.to(pixels.device), pixels)
 
 
