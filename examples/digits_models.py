@@ -71,19 +71,24 @@ def untrained(seed: int) -> vl.HookedViT:
     return vl.HookedViT(module.eval(), data_config={"mean": (0.5,) * 3, "std": (0.5,) * 3})
 
 
-def checkpoints(folder: Path, *, quick: bool = False) -> dict[str, vl.HookedViT]:
-    """Train the base and its tuned copies, or go on where an earlier call was stopped."""
-    digits = vl.images.digits("train")
-    start = untrained(seed=0)
-    base_recipe = vl.training.FinetuneConfig(
+def base_model(folder: Path, *, quick: bool = False) -> vl.HookedViT:
+    """Train the base on clean digits, or go on where an earlier call was stopped."""
+    recipe = vl.training.FinetuneConfig(
         p_clean=1,
         steps=20 if quick else 810,
         learning_rate=1.5e-3,
         warmup_steps=10 if quick else 20,
         max_grad_norm=None,
     )
-    print(f"base: {base_recipe.steps} steps on clean digits")
-    base = vl.training.finetune(start, Jittered(digits, copies=20), base_recipe, folder / "base").model
+    print(f"base: {recipe.steps} steps on clean digits")
+    digits = Jittered(vl.images.digits("train"), copies=20)
+    return vl.training.finetune(untrained(seed=0), digits, recipe, folder / "base").model
+
+
+def checkpoints(folder: Path, *, quick: bool = False) -> dict[str, vl.HookedViT]:
+    """Train the base and its tuned copies, or go on where an earlier call was stopped."""
+    digits = vl.images.digits("train")
+    base = base_model(folder, quick=quick)
     models = {"base": base}
     for name, conditions in RECIPES.items():
         recipe = vl.training.FinetuneConfig(

@@ -1,70 +1,43 @@
-"""Fine-tuning: exact on resuming, honest about what it was given, and it learns."""
+"""Fine-tuning: it learns, leaves alone what is not its own, and is honest about what it was given."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import math
 
 import pytest
 import timm
 import torch
+from small_runs import EXACT, assert_same, changed, items, log_rows, start, weights, without_times
 
 import vitlens as vl
-from vitlens.testing import randomize
-from vitlens.training.mixing import StepOrder, mixed
+from vitlens.training import trainer as trainer_module
+from vitlens.training.config import FinetuneConfig
+from vitlens.training.finetune import finetune
+from vitlens.training.losses import Adversarial, Consistency, Trades
 
-CONFIG = vl.training.FinetuneConfig(
-    conditions=["gaussian_noise@1-5", "contrast@2"], steps=7, batch_size=4, learning_rate=1e-3,
-    warmup_steps=2, checkpoint_every_steps=2,
-)  # fmt: skip
-
-
-def start(**kwargs):
-    settings = {"drop_path_rate": 0.3, "proj_drop_rate": 0.2} | kwargs
-    return vl.HookedViT(
-        randomize(
-            timm.models.VisionTransformer(
-                img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=10, **settings
-            )
-        )
-    )
-
-
-def items(n=11):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {"pixels": torch.rand(3, 32, 32, generator=generator), "label": i % 10, "image_id": f"{i}"}
-        for i in range(n)
-    ]
-
-
-def weights(model):
-    return {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+CONFIG = changed()
 
 
 def test_the_starting_model_is_left_as_it_is():
     model = start()
     before = weights(model)
-    result = vl.training.finetune(model, items(), CONFIG, progress=False)
+    result = finetune(model, items(), changed(trainable="head"), progress=False)
     assert_same(weights(model), before)
+    assert all(each.requires_grad and each.grad is None for each in model.model.parameters())
     assert not torch.equal(result.model.model.head.weight, model.model.head.weight)
+    # What was frozen for the run is free again, and is what it was.
+    assert all(each.requires_grad and each.grad is None for each in result.model.model.parameters())
+    assert_same(
+        {name: each for name, each in weights(result.model).items() if not name.startswith("head")},
+        {name: each for name, each in before.items() if not name.startswith("head")},
+    )
 
 
 def test_the_same_call_gives_the_same_weights_whatever_was_drawn_before():
-    first = vl.training.finetune(start(), items(), CONFIG, progress=False)
+    first = finetune(start(), items(), CONFIG, progress=False)
     torch.manual_seed(123)
-    second = vl.training.finetune(start(), items(), CONFIG, progress=False)
+    second = finetune(start(), items(), CONFIG, progress=False)
     assert_same(weights(first.model), weights(second.model))
-    other = vl.training.finetune(start(), items(), dataclasses.replace(CONFIG, seed=1), progress=False)
+    other = finetune(start(), items(), changed(seed=1), progress=False)
     assert not torch.equal(other.model.model.head.weight, first.model.model.head.weight)
 
 
@@ -73,180 +46,14 @@ def test_the_callers_random_stream_is_left_alone():
     torch.manual_seed(7)
     wanted = torch.rand(3)
     torch.manual_seed(7)
-    vl.training.finetune(model, items(), CONFIG, progress=False)
+    finetune(model, items(), changed(new_head=12, drop_path_rate=0.5), progress=False)
     assert torch.equal(torch.rand(3), wanted)
 
 
-@pytest.mark.parametrize("stop_at", range(1, 7))
-def test_a_run_that_died_at_any_step_ends_with_the_same_weights(tmp_path, monkeypatch, stop_at):
-    wanted = vl.training.finetune(start(), items(), CONFIG, tmp_path / "whole", progress=False)
-    module = sys.modules["vitlens.training.finetune"]
-    step = module._step
-
-    def dies(*args):
-        if args[-1] == stop_at:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_step", dies)
-        with pytest.raises(KeyboardInterrupt):
-            vl.training.finetune(start(), items(), CONFIG, tmp_path / "died", progress=False)
-    resumed = vl.training.finetune(start(), items(), CONFIG, tmp_path / "died", progress=False)
-    assert_same(weights(resumed.model), weights(wanted.model))
-    assert resumed.log.equals(wanted.log)
-
-
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)  # as here: sums over other numbers of threads round differently
-sys.path.insert(0, {tests!r})
-from test_finetune import CONFIG, items, start
-import dataclasses, vitlens as vl
-config = dataclasses.replace(CONFIG, steps=60, checkpoint_every_steps=3)
-print("begin", flush=True)
-vl.training.finetune(start(), items(), config, {output!r}, progress=False)
-print("end", flush=True)
-"""
-
-
-def test_a_run_killed_from_outside_ends_with_the_same_weights(tmp_path):
-    config = dataclasses.replace(CONFIG, steps=60, checkpoint_every_steps=3)
-    wanted = vl.training.finetune(start(), items(), config, progress=False)
-    tests = str(Path(__file__).parent)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, str(Path(__file__).parents[1])])}
-    script = SCRIPT.format(tests=tests, output=str(tmp_path / "run"))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, start_new_session=True
-    )
-    assert process.stdout.readline() == b"begin\n"
-    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert not (tmp_path / "run" / "model.safetensors").exists()
-    resumed = vl.training.finetune(start(), items(), config, tmp_path / "run", progress=False)
-    assert_same(weights(resumed.model), weights(wanted.model))
-
-
-def test_a_finished_run_is_read_back_and_not_run_again(tmp_path, monkeypatch):
-    wanted = vl.training.finetune(start(), items(), CONFIG, tmp_path, progress=False)
-    monkeypatch.setattr(
-        sys.modules["vitlens.training.finetune"], "_step", lambda *_: pytest.fail("a step was run")
-    )
-    again = vl.training.finetune(start(), items(), CONFIG, tmp_path, progress=False)
-    assert_same(weights(again.model), weights(wanted.model))
-    assert again.log.equals(wanted.log)
-    assert again.path == wanted.path
-
-
-def test_the_result_needs_nothing_but_its_file(tmp_path):
-    result = vl.training.finetune(start(), items(), CONFIG, tmp_path, progress=False)
-    loaded = vl.load(result.path)
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(loaded(images), result.model(images))
-    assert loaded.provenance["finetuned"]["config"]["conditions"] == ["gaussian_noise@1-5", "contrast@2"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda: (start(), items(), dataclasses.replace(CONFIG, seed=4)), r"config.seed: 0 there, 4 now"),
-        (lambda: (start(init_values=0.3), items(), CONFIG), "start:"),
-        (lambda: (start(), items(12), CONFIG), "data.n_items: 11 there, 12 now"),
-    ],
-)
-def test_the_folder_of_another_run_is_refused(tmp_path, change, message):
-    vl.training.finetune(start(), items(), CONFIG, tmp_path, progress=False)
-    with pytest.raises(vl.errors.TrainingError, match=message):
-        vl.training.finetune(*change(), tmp_path, progress=False)
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path, monkeypatch):
-    module = sys.modules["vitlens.training.finetune"]
-    step = module._step
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_step", lambda *a: 1 / 0 if a[-1] == 5 else step(*a))
-        with pytest.raises(ZeroDivisionError):
-            vl.training.finetune(start(), items(), CONFIG, tmp_path, progress=False)
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(vl.errors.CheckpointError, match="Delete it to start the run anew"):
-        vl.training.finetune(start(), items(), CONFIG, tmp_path, progress=False)
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_says_the_step(tmp_path):
-    config = dataclasses.replace(CONFIG, learning_rate=1e30, warmup_steps=0, max_grad_norm=None)
-    with pytest.raises(vl.errors.TrainingError, match=r"The loss is (nan|inf) at step \d"):
-        vl.training.finetune(start(), items(), config, tmp_path, progress=False)
-    assert not (tmp_path / "model.safetensors").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"p_clean": 1.5}, "p_clean is 1.5"),
-        ({"conditions": ()}, "p_clean is 0.5.*1, as there are no conditions"),
-        ({"steps": 0}, "steps is 0"),
-        ({"warmup_steps": 7}, "warmup_steps is 7"),
-        ({"learning_rate": 0.0}, "learning_rate is 0"),
-        ({"layer_decay": 0.0}, "layer_decay is 0"),
-    ],
-)
-def test_a_recipe_that_makes_no_sense_is_refused(change, message):
-    with pytest.raises(vl.errors.TrainingError, match=message):
-        dataclasses.replace(CONFIG, **change)
-
-
-def test_an_unknown_condition_is_refused_before_anything_is_run():
-    with pytest.raises(vl.errors.ConditionError, match="gaussian_noise"):
-        vl.training.FinetuneConfig(conditions=["gausian_noise@3"])
-
-
-def test_a_label_outside_the_classes_is_refused_before_anything_is_written(tmp_path):
-    dataset = items()
-    dataset[7]["label"] = 10
-    with pytest.raises(vl.errors.LabelError, match="10"):
-        vl.training.finetune(start(), dataset, CONFIG, tmp_path / "run", progress=False)
-
-
-def test_a_data_set_without_a_length_is_refused():
-    with pytest.raises(vl.errors.TrainingError, match="generator without items by index"):
-        vl.training.finetune(start(), (item for item in items()), CONFIG, progress=False)
-
-
-def test_each_epoch_sees_every_image_once():
-    order = [index for indices in StepOrder(11, 4, 0, 11, seed=3) for index in indices]
-    epochs = [order[start : start + 11] for start in range(0, 44, 11)]
-    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
-    assert epochs[0] != epochs[1]
-    assert [i for indices in StepOrder(11, 4, 5, 11, seed=3) for i in indices] == order[20:]
-
-
-def test_the_stated_share_of_images_stays_clean_and_the_rest_is_drawn_evenly():
-    batch = vl.images.Batch(
-        torch.full((2000, 3, 1, 1), 0.25), torch.zeros(2000, dtype=torch.long), tuple(map(str, range(2000)))
-    )
-    spec = [{"half": lambda pixels: pixels * 2}, {"whole": lambda pixels: pixels * 4}]
-    choices = [vl.images.parse_conditions([each]) for each in spec]
-    values = mixed(batch, choices, p_clean=0.6, seed=0, step=1)[:, 0, 0, 0]
-    shares = [(values == value).float().mean().item() for value in (0.25, 0.5, 1.0)]
-    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.03)
-    assert torch.equal(batch.pixels, torch.full((2000, 3, 1, 1), 0.25))
-
-
-def test_an_image_is_corrupted_anew_at_each_step_and_alike_in_any_batch():
-    dataset = items(8)
-    choices = [vl.images.parse_conditions(["gaussian_noise@3"])]
-    batch = vl.images.collate(dataset)
-    pixels = mixed(batch, choices, p_clean=0, seed=0, step=1)
-    assert not torch.equal(pixels, mixed(batch, choices, p_clean=0, seed=0, step=2))
-    part = vl.images.collate(dataset[3:5])
-    assert torch.equal(mixed(part, choices, p_clean=0, seed=0, step=1), pixels[3:5])
+def test_workers_that_load_change_nothing():
+    wanted = finetune(start(), items(), CONFIG, progress=False)
+    loaded = finetune(start(), items(), CONFIG, num_workers=1, progress=False)
+    assert_same(weights(loaded.model), weights(wanted.model))
 
 
 def test_it_learns():
@@ -254,17 +61,315 @@ def test_it_learns():
         {"pixels": torch.full((3, 32, 32), 0.2 + 0.6 * (i % 2)), "label": i % 2, "image_id": f"{i}"}
         for i in range(8)
     ]
-    config = vl.training.FinetuneConfig(p_clean=1, steps=30, batch_size=8, learning_rate=3e-3)
-    result = vl.training.finetune(start(drop_path_rate=0.0), dataset, config, progress=False)
+    config = FinetuneConfig(p_clean=1, steps=30, batch_size=8, learning_rate=3e-3)
+    result = finetune(start(**EXACT), dataset, config, progress=False)
     assert result.log["loss"].iloc[-1] < 0.1 < result.log["loss"].iloc[0]
 
 
-def test_an_image_that_comes_twice_in_a_step_has_noise_of_its_own_each_time():
-    grey = torch.full((3, 3, 16, 16), 0.5)
-    batch = vl.images.Batch(grey, torch.zeros(3, dtype=torch.long), ("a", "b", "a"))
-    choices = [tuple(vl.images.parse_conditions(["gaussian_noise@3"]))]
-    first, other, second = mixed(batch, choices, p_clean=0.0, seed=0, step=0)
-    assert not torch.equal(first, second)
-    once = vl.images.Batch(grey[:2], batch.labels[:2], ("a", "b"))
-    alone = mixed(once, choices, p_clean=0.0, seed=0, step=0)
-    assert torch.equal(alone, torch.stack([first, other]))
+def test_a_step_is_the_one_of_a_plain_loop():
+    model = start(**EXACT)
+    config = FinetuneConfig(
+        p_clean=1, steps=3, batch_size=11, learning_rate=1e-2, weight_decay=0.1, label_smoothing=0.1
+    )
+    result = finetune(model, items(), config, progress=False)
+    plain = start(**EXACT).model.train()
+    pixels = model.normalize(torch.stack([item["pixels"] for item in items()]))
+    labels = torch.tensor([item["label"] for item in items()])
+    decayed = [each for name, each in plain.named_parameters() if each.ndim > 1 and "token" not in name]
+    decayed = [each for each in decayed if each is not plain.pos_embed]
+    rest = [each for each in plain.parameters() if not any(each is other for other in decayed)]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    losses = []
+    for step in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / 3))
+        loss = torch.nn.functional.cross_entropy(plain(pixels), labels, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert result.log["loss"].tolist() == pytest.approx(losses, abs=1e-5)
+    torch.testing.assert_close(result.model.model.head.weight, plain.head.weight, rtol=0, atol=1e-4)
+
+
+def test_the_rate_rises_in_equal_parts_and_falls_along_half_a_cosine():
+    config = changed(steps=8, warmup_steps=3, learning_rate=4e-3)
+    rates = finetune(start(), items(), config, progress=False).log["learning_rate"].tolist()
+    falling = [4e-3 * 0.5 * (1 + math.cos(math.pi * step / 5)) for step in range(5)]
+    assert rates == pytest.approx([1e-3, 2e-3, 3e-3, *falling])
+
+
+def test_lower_blocks_learn_more_slowly_where_the_recipe_says_so(monkeypatch):
+    made = {}
+    monkeypatch.setattr(
+        trainer_module.Trainer, "step", lambda self, *_: made.setdefault("trainer", self) and 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        finetune(start(), items(), changed(layer_decay=0.5), progress=False)
+    scales = {}
+    for group in made["trainer"].optimizer.param_groups:
+        for parameter in group["params"]:
+            scales[id(parameter)] = group["lr_scale"]
+    named = {name: scales[id(each)] for name, each in made["trainer"].model.model.named_parameters()}
+    assert (named["head.weight"], named["blocks.1.mlp.fc1.weight"]) == (1.0, 0.5)
+    assert named["blocks.0.mlp.fc1.weight"] == 0.25
+    assert named["patch_embed.proj.weight"] == 0.125
+
+
+def test_the_average_is_what_comes_out_and_the_weights_as_trained_stay_in_the_checkpoint(tmp_path):
+    plain = finetune(start(), items(), changed(steps=3), tmp_path / "plain", progress=False)
+    config = changed(steps=3, ema_decay=0.75, snapshot_steps=(0, 3), checkpoint_every_steps=1)
+    result = finetune(start(), items(), config, tmp_path / "ema", progress=False)
+    last = vl.training.state.read_state(tmp_path / "ema" / "checkpoints" / "step-000003.safetensors")
+    assert_same(last.parts["model"], weights(plain.model))
+    # By hand, from the weights after each step.
+    average = weights(start())
+    trail = []
+
+    step = trainer_module.Trainer.step
+
+    def follow(self, *args):
+        said = step(self, *args)
+        trail.append(weights(self.model))
+        return said
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "step", follow)
+        finetune(start(), items(), changed(steps=3), progress=False)
+    for passed in trail:
+        average = {name: 0.75 * each + 0.25 * passed[name] for name, each in average.items()}
+    for name, each in weights(result.model).items():
+        torch.testing.assert_close(each, average[name], rtol=0, atol=1e-6)
+    assert_same(weights(vl.load(result.path)), weights(result.model))
+    assert_same(weights(vl.load(result.snapshots[3])), weights(result.model))
+    assert_same(weights(vl.load(result.snapshots[0])), weights(start()))
+
+
+@pytest.mark.parametrize("loss", [Adversarial(steps=2), Trades(steps=2), Consistency()])
+def test_every_objective_runs_in_parts_and_lowers_its_loss(loss):
+    config = changed(
+        loss=loss, steps=12, batch_size=8, accumulation_steps=2, conditions=["contrast@2"], learning_rate=3e-3
+    )
+    log = finetune(start(**EXACT), items(8), config, progress=False).log
+    assert log["loss"].iloc[-3:].mean() < log["loss"].iloc[:3].mean()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_float32_weights_to_nearly_the_same(precision):
+    wanted = finetune(start(**EXACT), items(), changed(steps=4), progress=False)
+    result = finetune(start(**EXACT), items(), changed(steps=4, precision=precision), progress=False)
+    assert result.model.dtype == torch.float32
+    assert result.log["loss"].tolist() == pytest.approx(wanted.log["loss"].tolist(), rel=0.05)
+    assert result.log["loss"].tolist() != wanted.log["loss"].tolist()
+
+
+def test_evaluations_are_made_at_the_start_in_between_and_at_the_end(tmp_path):
+    config = changed(evaluate_every_steps=3, evaluation_conditions=("clean", "contrast@5"))
+    result = finetune(start(), items(), config, tmp_path, evaluate_on=items(6), progress=False)
+    assert result.evaluations["step"].tolist() == [0, 0, 3, 3, 6, 6, 7, 7]
+    assert result.evaluations["condition"].tolist() == ["clean", "contrast@5"] * 4
+    rows = vl.training.evaluating.read_evaluations(tmp_path)
+    assert dict(rows.sizes) == {"step": 4, "condition": 2, "image": 6}
+    ends = vl.run(result.model, items(6), [vl.Prediction()], progress=False)
+    assert torch.equal(
+        torch.tensor(rows["correct_probability"].sel(step=7, condition="clean").values),
+        torch.tensor(ends["correct_probability"].isel(condition=0).values),
+    )
+    assert [row["step"] for row in log_rows(tmp_path, "evaluation")] == [0, 0, 3, 3, 6, 6, 7, 7]
+    assert (tmp_path / "curves.html").exists()
+
+
+def test_evaluating_does_not_change_what_is_trained():
+    wanted = finetune(start(), items(), CONFIG, progress=False)
+    seen = finetune(start(), items(), changed(evaluate_every_steps=1), evaluate_on=items(3), progress=False)
+    assert_same(weights(seen.model), weights(wanted.model))
+
+
+def test_the_result_needs_nothing_but_its_file(tmp_path):
+    result = finetune(start(), items(), changed(drop_path_rate=0.5), tmp_path, progress=False)
+    loaded = vl.load(result.path)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), result.model(images))
+    said = loaded.provenance["finetuned"]
+    assert said["config"]["conditions"] == ["gaussian_noise@1-5", "contrast@2"]
+    assert said["start"] == vl.models.weights_sha256(start())
+    assert said["data"]["n_items"] == 11
+    assert said["versions"].keys() == {"vitlens", "torch", "timm", "accelerate"}
+    assert (said["step"], said["weights"]) == (7, "as trained")
+
+
+def test_a_drop_path_rate_grows_with_depth_and_is_none_of_the_saved_model(tmp_path, monkeypatch):
+    made = {}
+    step = trainer_module.Trainer.step
+    monkeypatch.setattr(
+        trainer_module.Trainer, "step", lambda self, *a: step(made.setdefault("trainer", self), *a)
+    )
+    finetune(start(**EXACT), items(), changed(drop_path_rate=0.4), tmp_path, progress=False)
+    blocks = made["trainer"].model.model.blocks
+    rates = [[getattr(place, "drop_prob", 0.0) for place in (b.drop_path1, b.drop_path2)] for b in blocks]
+    assert rates == [[0.0, 0.0], [0.4, 0.4]]
+    assert isinstance(vl.load(tmp_path / "model.safetensors").model.blocks[1].drop_path1, torch.nn.Identity)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "eva02_tiny_patch14_224",
+        "beit_base_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+    ],
+)
+def test_a_new_head_is_made_by_choice_and_saved_with_the_model(tmp_path, name):
+    smaller = {"img_size": 28 if "patch14" in name else 32}
+    smaller |= {"embed_dim": 48, "depth": 1, "num_heads": 2} if "deit" not in name else {"depth": 1}
+    model = vl.HookedViT(timm.create_model(name, num_classes=10, **smaller))
+    dataset = [
+        {"pixels": torch.rand(3, *model.cfg.image_size), "label": i, "image_id": f"{i}"} for i in range(3)
+    ]
+    config = FinetuneConfig(p_clean=1, steps=1, batch_size=2, new_head=3)
+    result = finetune(model, dataset, config, tmp_path, progress=False)
+    assert (result.model.cfg.n_classes, model.cfg.n_classes) == (3, 10)
+    assert vl.load(result.path).cfg.n_classes == 3
+    again = finetune(model, dataset, config, progress=False)
+    assert_same(weights(again.model), weights(result.model))
+
+
+class Classes(list):
+    """Items that say how many classes there are."""
+
+    classes = ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize("place", ["dataset", "evaluate_on"])
+def test_another_number_of_classes_is_refused_with_the_way_to_a_new_head(place, tmp_path):
+    dataset = {"dataset": items(), "evaluate_on": items()} | {place: Classes(items(3))}
+    message = r"has 3 classes, the model has 10 classes.*new_head=3"
+    with pytest.raises(vl.errors.TrainingError, match=message):
+        finetune(start(), config=CONFIG, output=tmp_path / "run", progress=False, **dataset)
+    assert not (tmp_path / "run").exists()
+    finetune(start(), Classes(items(3)), changed(new_head=3), progress=False)
+
+
+def test_a_model_without_a_classifier_is_refused():
+    with pytest.raises(vl.errors.TrainingError, match="the model has no classifier"):
+        finetune(start(num_classes=0), items(), CONFIG, progress=False)
+
+
+def test_a_label_outside_the_classes_is_refused_before_anything_is_written(tmp_path):
+    dataset = items()
+    dataset[7]["label"] = 10
+    with pytest.raises(vl.errors.LabelError, match="10"):
+        finetune(start(), dataset, CONFIG, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "kwargs", "message"),
+    [
+        ({"snapshot_steps": (1,)}, {}, "there is no output folder"),
+        ({"evaluate_every_steps": 1}, {}, "nothing to evaluate on"),
+        ({"steps": None, "epochs": 0.1}, {}, r"warmup_steps is 2. Expected: 0 to steps - 1 = 0"),
+        ({"trainable": "haed"}, {}, "head"),
+        ({}, {"log_with": ("tensorbored",)}, "tensorbored"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_the_run(change, kwargs, message):
+    with pytest.raises(vl.errors.TrainingError, match=message):
+        finetune(start(), items(), changed(**change), progress=False, **kwargs)
+
+
+def test_a_recipe_that_cannot_be_trained_leaves_the_folder_to_its_correction(tmp_path):
+    with pytest.raises(vl.errors.TrainingError, match="haed"):
+        finetune(start(), items(), changed(trainable="haed"), tmp_path, progress=False)
+    finetune(start(), items(), changed(trainable="head", steps=3), tmp_path, progress=False)
+
+
+def test_a_single_step_is_made_without_a_word(caplog):
+    result = finetune(start(), items(), changed(steps=1, warmup_steps=0), progress=False)
+    assert result.log["learning_rate"].tolist() == [1e-3]
+    assert not caplog.records
+
+
+def test_what_was_done_is_remembered_without_a_file_too():
+    result = finetune(start(), items(), changed(steps=3), progress=False)
+    assert result.model.provenance["finetuned"]["config"]["steps"] == 3
+
+
+def test_a_data_set_without_a_length_is_refused():
+    with pytest.raises(vl.errors.TrainingError, match="generator without items by index"):
+        finetune(start(), (item for item in items()), CONFIG, progress=False)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_says_the_step_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
+    step = trainer_module.Trainer.step
+
+    def breaks(self, number, *args):
+        if number == 5:
+            with torch.no_grad():
+                self.model.model.head.weight.fill_(math.nan)
+        return step(self, number, *args)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", breaks)
+    with pytest.raises(
+        vl.errors.TrainingError, match=r"The loss is nan at step 5\..*of 4 steps, is from before"
+    ):
+        finetune(start(), items(), CONFIG, tmp_path, progress=False)
+    assert not (tmp_path / "model.safetensors").exists()
+    state = vl.training.checkpoints.Checkpoints(tmp_path / "checkpoints").newest()
+    assert state.step == 4
+    assert all(each.isfinite().all() for each in state.parts["model"].values())
+    assert [row["step"] for row in log_rows(tmp_path, "step")] == [0, 1, 2, 3, 4]
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch):
+    step = trainer_module.Trainer.step
+
+    def breaks(self, number, *args):
+        said = step(self, number, *args)
+        if number == 3:
+            with torch.no_grad():
+                self.model.model.head.weight[0, 0] = math.inf
+        return said
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", breaks)
+    with pytest.raises(vl.errors.TrainingError, match=r"no finite number after step 3\..*of 2 steps"):
+        finetune(start(), items(), CONFIG, tmp_path, progress=False)
+
+
+def test_a_finished_run_is_read_back_and_not_run_again(tmp_path, monkeypatch):
+    config = changed(snapshot_steps=(2,), evaluate_every_steps=4)
+    wanted = finetune(start(), items(), config, tmp_path, evaluate_on=items(4), progress=False)
+    monkeypatch.setattr(trainer_module.Trainer, "step", lambda *_: pytest.fail("a step was made"))
+    again = finetune(start(), items(), config, tmp_path, evaluate_on=items(4), progress=False)
+    assert_same(weights(again.model), weights(wanted.model))
+    assert again.log.equals(wanted.log)
+    assert again.evaluations.equals(wanted.evaluations)
+    assert (again.path, dict(again.snapshots)) == (wanted.path, dict(wanted.snapshots))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda: (start(), items(), changed(seed=4)), r"config.seed: 0 there, 4 now"),
+        (lambda: (start(init_values=0.3), items(), CONFIG), "start:"),
+        (lambda: (start(), items(12), CONFIG), "data.n_items: 11 there, 12 now"),
+        (lambda: (start(), items(), changed(loss=Consistency())), "config.loss.kind: 'CrossEntropy' there"),
+    ],
+)
+def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, change, message):
+    finetune(start(), items(), CONFIG, tmp_path, progress=False)
+    with pytest.raises(vl.errors.TrainingError, match=message):
+        finetune(*change(), tmp_path, progress=False)
+
+
+def test_the_log_is_the_same_whether_or_not_it_is_kept(tmp_path):
+    kept = finetune(start(), items(), CONFIG, tmp_path, progress=False)
+    wanted = finetune(start(), items(), CONFIG, progress=False)
+    assert without_times(kept.log).equals(without_times(wanted.log))
+    assert dataclasses.is_dataclass(kept)

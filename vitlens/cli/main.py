@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import VitlensError
-from . import corrupt
+from . import corrupt, finetune
 
-_COMMANDS = {"corrupt": corrupt}
+_COMMANDS = {"corrupt": corrupt, "finetune": finetune}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -190,7 +190,9 @@ class Condition:
                 remedy="Use it with vitlens.run, which has a model and labels.",
             )
         if isinstance(self.corruption, Attack):
-            found, _ = attacked(self.corruption, model, pixels, labels, image_ids=image_ids, seed=seed)
+            found, _ = attacked(
+                self.corruption, model, pixels, labels, image_ids=image_ids, seed=seed, step=step
+            )
             return found
         # A copy: an operation that writes in place must not reach the clean images.
         own = pixels.clone()

@@ -23,7 +23,7 @@ from .charts.style import template
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
 from .findings import feature_lines, findings
 from .protocol import ComparisonLike
-from .shell import PAGE, Section, asset, body, contents
+from .shell import PAGE, Section, asset, body, contents, data_block
 from .tables import provenance_table, scalar_table
 from .wording import joined
 
@@ -113,8 +113,8 @@ def write(
             subject=_subject(comparison),
             contents=contents(sections),
             body=body(sections),
-            data=_json("templates", json.dumps(templates))
-            + "".join(_json(f"{element}-data", figure_json(figure)) for element, _, figure in shown),
+            data=data_block("templates", json.dumps(templates))
+            + "".join(data_block(f"{element}-data", figure_json(figure)) for element, _, figure in shown),
             plotly=get_plotlyjs(),
             script=asset("report.js"),
         ),
@@ -187,9 +187,3 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
     if not provenance:
         return ""
     return f'<div class="scroll provenance">{provenance_table(provenance)}</div>'
-
-
-def _json(element: str, content: str) -> str:
-    """JSON that a script of the page reads; `<` is written so that no text can end the element."""
-    safe = content.replace("<", "\\u003c")
-    return f'<script type="application/json" id="{element}">{safe}</script>\n'

@@ -88,3 +88,9 @@ def body(sections: Sequence[Section]) -> str:
 def asset(name: str) -> str:
     """A style sheet or script that lies beside this file."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def data_block(element: str, content: str) -> str:
+    """JSON that a script of the page reads; `<` is written so that no text can end the element."""
+    safe = content.replace("<", "\\u003c")
+    return f'<script type="application/json" id="{element}">{safe}</script>\n'

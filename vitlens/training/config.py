@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from timm.optim import get_optimizer_info, list_optimizers
 
 from ..errors import TrainingError
 from ..images import Condition, parse_conditions
+from ..names import nearest
+from ..running.passes import PRECISIONS
+from .losses import CrossEntropy, Objective
+from .mixing import Mix
+
+DEFAULT_STEPS = 1000
+"""Optimizer steps where neither `steps` nor `epochs` is said."""
 
 
 @dataclass(frozen=True)
@@ -15,77 +25,178 @@ class FinetuneConfig:
     """How to fine-tune.
 
     Attributes:
-        conditions: what corrupted images go through: `"gaussian_blur@3"`, a range `"gaussian_blur@1-5"`
-            (a severity is drawn for each image), or one's own `{"name": callable on a batch}`.
+        conditions: what corrupted images go through: `"gaussian_blur@3"`, a range `"gaussian_blur@1-5"` or a
+            group `"adds_high_frequency@1-5"` (one is drawn for each image), an attack `"pgd:eps=4/255"`, a
+            Fourier band, or one's own `{"name": callable on a batch}`.
         p_clean: probability that an image stays clean; 1 without conditions.
-        steps: optimizer steps.
-        batch_size: images a step.
+        steps: optimizer steps; 1,000 where `epochs` is not given either.
+        epochs: passes over the data in its place, also a fraction of one; the last step is a whole one, and
+            may reach into the next pass.
+        batch_size: images of an optimizer step, over all processes and all accumulated parts.
+        accumulation_steps: into how many parts, one after the other, a process cuts its share of a step.
         optimizer: timm's name of it.
-        learning_rate: after the warm-up; it falls to zero along a half cosine.
-        warmup_steps: steps in which the rate rises from zero.
+        learning_rate: after the warm-up; it falls towards zero along a half cosine.
+        warmup_steps: steps in which the rate rises, in equal parts.
         weight_decay: not applied to biases, gains and position embeddings (timm's rule).
         layer_decay: factor from each block to the one below it; None for one rate everywhere.
+        drop_path_rate: stochastic depth of the last block; it grows from 0 linearly with depth. None leaves
+            the model's.
         label_smoothing: of the cross-entropy.
+        ema_decay: of an average over the steps' weights, which then is what is evaluated, kept as a snapshot
+            and returned; None for the weights themselves.
         max_grad_norm: gradients are clipped to this norm; None to leave them.
+        precision: `"bfloat16"` or `"float16"` trains in mixed precision; None in the model's own.
+        trainable: "all", "head", "attention", "norm", or a tuple of "head", "attention", "norm", "embed",
+            "blocks.10" and so on; all else stays as it is.
+        loss: what is made small: `CrossEntropy()`, `Adversarial()`, `Trades()` or `Consistency()`.
+        new_head: the number of classes of a new classifier, which takes the place of the model's own.
+        evaluation_conditions: under what `evaluate_on` is shown.
+        evaluate_every_steps: evaluate at the start, every so many steps, and at the end; None at the end.
         checkpoint_every_steps: a killed run loses at most so many steps.
-        seed: of the order of the data, the corruptions, dropout and drop path.
+        snapshot_steps: after how many steps to keep a copy of the model; 0 is the start.
+        seed: of the order of the data, the corruptions, dropout, drop path and a new head.
 
     Raises:
         TrainingError: a value makes no sense.
         ConditionError: a condition is not known.
 
     Example:
-        >>> FinetuneConfig(conditions=["gaussian_blur@1-5"], steps=200).p_clean
-        0.5
+        >>> config = FinetuneConfig(conditions=["gaussian_blur@1-5"], epochs=3, batch_size=64)
+        >>> config.p_clean, config.n_steps(n_items=1000)
+        (0.5, 47)
     """
 
     conditions: Sequence[str | Mapping[str, Any]] = ()
     p_clean: float = 0.5
-    steps: int = 1000
+    steps: int | None = None
+    epochs: float | None = None
     batch_size: int = 32
+    accumulation_steps: int = 1
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int = 0
     weight_decay: float = 0.05
     layer_decay: float | None = None
+    drop_path_rate: float | None = None
     label_smoothing: float = 0.0
+    ema_decay: float | None = None
     max_grad_norm: float | None = 1.0
+    precision: str | None = None
+    trainable: str | tuple[str, ...] = "all"
+    loss: Objective = field(default_factory=CrossEntropy)
+    new_head: int | None = None
+    evaluation_conditions: Sequence[str | Mapping[str, Any]] = ("clean",)
+    evaluate_every_steps: int | None = None
     checkpoint_every_steps: int = 100
+    snapshot_steps: Sequence[int] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        apart = [each.name for entry in self.choices() for each in entry if each.needs_model]
-        if apart:
-            raise TrainingError(
-                f"The condition '{apart[0]}' looks inside the model.",
-                expected="conditions that change pixels alone",
-                remedy="Fine-tune on corruptions, and attack the result with vitlens.run.",
-            )
+        self.choices()
+        parse_conditions(self.evaluation_conditions)
+        named = ", ".join(f"'{name}'" for name in PRECISIONS)
+        optimizers = list_optimizers()
+        name_alone = self.optimizer.lower().removeprefix("lookahead_")
+        is_known = name_alone in optimizers
         for name, holds, expected in (
             ("p_clean", 0 <= self.p_clean <= 1, "a probability"),
             ("p_clean", self.p_clean == 1 or bool(self.conditions), "1, as there are no conditions"),
-            ("steps", self.steps >= 1, "1 or more"),
+            ("steps", self.steps is None or self.steps >= 1, "1 or more"),
+            ("steps", self.steps is None or self.epochs is None, "None, as epochs is given"),
+            ("epochs", self.epochs is None or 0 < self.epochs < math.inf, "more than 0"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
-            ("learning_rate", self.learning_rate > 0, "more than 0"),
-            ("warmup_steps", 0 <= self.warmup_steps < self.steps, f"0 to steps - 1 = {self.steps - 1}"),
+            ("accumulation_steps", self.accumulation_steps >= 1, "1 or more"),
+            (
+                "accumulation_steps",
+                self.accumulation_steps <= self.batch_size,
+                f"at most batch_size = {self.batch_size}",
+            ),
+            ("optimizer", is_known, f"a name that timm has (nearest: {nearest(name_alone, optimizers)})"),
+            (
+                "optimizer",
+                not is_known or not get_optimizer_info(name_alone).second_order,
+                "one that needs gradients alone",
+            ),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "more than 0"),
+            ("warmup_steps", self.warmup_steps >= 0, "0 or more"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "more than 0, at most 1"),
+            (
+                "drop_path_rate",
+                self.drop_path_rate is None or 0 <= self.drop_path_rate < 1,
+                "at least 0, less than 1",
+            ),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0, less than 1"),
+            ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1, or None"),
             ("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0, "more than 0, or None"),
+            ("precision", self.precision is None or self.precision in PRECISIONS, f"None, {named}"),
+            ("loss", isinstance(self.loss, Objective), "an Objective, such as CrossEntropy()"),
+            ("new_head", self.new_head is None or self.new_head >= 1, "1 class or more, or None"),
+            (
+                "evaluate_every_steps",
+                self.evaluate_every_steps is None or self.evaluate_every_steps >= 1,
+                "1 or more, or None",
+            ),
             ("checkpoint_every_steps", self.checkpoint_every_steps >= 1, "1 or more"),
+            ("snapshot_steps", all(step >= 0 for step in self.snapshot_steps), "0 or more each"),
         ):
             if not holds:
-                raise TrainingError(
-                    f"{name} is {getattr(self, name)!r}.",
-                    expected=expected,
-                    remedy="Correct the FinetuneConfig.",
-                )
+                raise _senseless(name, getattr(self, name), expected)
+        if self.epochs is None:
+            self._fits(self.n_steps(1))
+
+    def n_steps(self, n_items: int) -> int:
+        """How many optimizer steps the run has on a data set of so many items.
+
+        Raises:
+            TrainingError: the warm-up or a snapshot lies beyond them.
+        """
+        if self.epochs is None:
+            return DEFAULT_STEPS if self.steps is None else self.steps
+        n_steps = math.ceil(self.epochs * n_items / self.batch_size)
+        self._fits(n_steps)
+        return n_steps
+
+    def _fits(self, n_steps: int) -> None:
+        if self.warmup_steps >= n_steps:
+            raise _senseless("warmup_steps", self.warmup_steps, f"0 to steps - 1 = {n_steps - 1}")
+        if max(self.snapshot_steps, default=0) > n_steps:
+            raise _senseless("snapshot_steps", self.snapshot_steps, f"none above the run's {n_steps} steps")
 
     def choices(self) -> list[tuple[Condition, ...]]:
         """For each entry of `conditions`, the conditions that it stands for."""
         return [parse_conditions([spec]) for spec in self.conditions]
 
+    def mix(self) -> Mix:
+        """What is done to the images of a step."""
+        return Mix(tuple(self.choices()), self.p_clean, self.seed)
+
     def described(self) -> dict[str, Any]:
         """The configuration as JSON; a callable is known by its name."""
-        named = [spec if isinstance(spec, str) else ",".join(spec) for spec in self.conditions]
-        return {**vars(self), "conditions": named}
+        # Not by dataclasses.asdict, which copies what is inside: an operation of one's own need not bear it.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("conditions", "evaluation_conditions"):
+            values[name] = [_condition_name(spec) for spec in values[name]]
+        values["loss"] = _described(self.loss)
+        values["snapshot_steps"] = sorted(set(self.snapshot_steps))
+        if not isinstance(self.trainable, str):
+            values["trainable"] = list(self.trainable)
+        return values
+
+
+def _condition_name(spec: Any) -> str:
+    if isinstance(spec, str):
+        return spec
+    return spec.name if isinstance(spec, Condition) else ",".join(spec)
+
+
+def _described(objective: Objective) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name in getattr(objective, "__dataclass_fields__", ()):
+        value = getattr(objective, name)
+        settings[name] = value if isinstance(value, str | int | float | None) else repr(value)
+    return {"kind": type(objective).__name__, **settings}
+
+
+def _senseless(name: str, value: Any, expected: str) -> TrainingError:
+    return TrainingError(f"{name} is {value!r}.", expected=expected, remedy="Correct the FinetuneConfig.")

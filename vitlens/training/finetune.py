@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
-import math
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-import torch.nn.functional as F
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from ..errors import CheckpointError, TrainingError
-from ..files import read_json, write_json, write_text
-from ..images import Batch, check, collate
-from ..images.items import known
-from ..images.streams import stream
+from ..errors import TrainingError
+from ..files import read_json, write_json
 from ..models import HookedViT, load, save, weights_sha256
 from .config import FinetuneConfig
-from .mixing import StepOrder, mixed
-from .state import check_same_run, read_state, write_state
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """What a run gave.
-
-    Attributes:
-        model: the fine-tuned model, in evaluation mode.
-        log: a row a step: `step`, `loss`, `learning_rate`.
-        path: the final checkpoint, which `vitlens.load` reads; None without an output folder.
-    """
-
-    model: HookedViT
-    log: pd.DataFrame
-    path: Path | None
+from .curves import write_curves
+from .log import Log
+from .loop import Loop, origin, snapshot_path
+from .mixing import StepOrder
+from .processes import Processes, processes
+from .result import FinetuneResult
+from .starting import check_data, fingerprint, starting_model
+from .state import check_same_run
+from .trackers import Trackers, check_trackers
+from .trainer import Trainer
 
 
 def finetune(
@@ -53,32 +32,46 @@ def finetune(
     config: FinetuneConfig,
     output: str | PathLike[str] | None = None,
     *,
+    evaluate_on: Any = None,
+    log_with: Sequence[Any] = (),
     num_workers: int = 0,
     progress: bool = True,
 ) -> FinetuneResult:
     """Fine-tune a copy of `model` on a mix of clean and corrupted images.
 
-    The order of the images, the draws of conditions, the corruptions' noise, dropout and drop path of a step
-    depend on (seed, step) alone. A run that was killed goes on from its last checkpoint when the same call
-    is made again, and ends with the same weights, bit for bit, on the same machine with the same number of
-    threads; a finished run is read back.
+    The order of the images, the draws of conditions and the corruptions' noise depend on (seed, step, image)
+    alone, dropout and drop path on (seed, step, part of the step). A run that was killed goes on from its
+    last checkpoint when the same call is made again, and ends with the same weights, bit for bit, on the same
+    machine with the same number of threads and processes (on a GPU, as far as its kernels repeat themselves:
+    see `torch.use_deterministic_algorithms`). A finished run is read back.
+
+    Under `torchrun` or `accelerate launch` each process takes its share of every step: `batch_size` is that
+    of all together. The device is accelerate's choice: a GPU where there is one, unless ACCELERATE_USE_CPU
+    is set.
 
     Args:
         model: where to start; it is left as it is.
         dataset: a map-style data set (a length, and items by index) as `vitlens.run` takes it.
         config: the recipe.
-        output: a folder for `model.safetensors` (the result), `checkpoint.safetensors` (the state),
-            `config.json` and `log.jsonl`; without it nothing is written and nothing can be resumed.
+        output: a folder for `model.safetensors` (the result), `checkpoints/` (the newest two and the best),
+            `snapshots/`, `evaluations/` (a row for each image), `config.json`, `log.jsonl` and `curves.html`;
+            without it nothing is written and nothing can be resumed.
+        evaluate_on: what to evaluate on, such as held-out images; None for no evaluation.
+        log_with: trackers to send the log to as well, such as "tensorboard" or "wandb".
         num_workers: processes that load images.
         progress: show a bar.
 
     Returns:
-        The fine-tuned model, the log and the path.
+        The fine-tuned model on the device of `model`, the log, the evaluations and where things are. With
+        `ema_decay` the model is the average; the weights as trained are in the last checkpoint.
 
     Raises:
-        TrainingError: the folder holds another run, the loss is no number, or the data set has no length.
+        TrainingError: the folder holds another run, the data have another number of classes than the model,
+            the recipe does not fit the data, or the loss is no number.
         LabelError: a label is outside the model's classes.
-        CheckpointError: a file in the folder is damaged.
+        CheckpointError: there are checkpoints in the folder, and none can be read.
+        SpaceError: the disk is full; the last checkpoint is whole.
+        KeyboardInterrupt: Ctrl-C was pressed; the step in hand was ended and a checkpoint written.
 
     Example:
         >>> import timm, vitlens as vl
@@ -88,165 +81,123 @@ def finetune(
         >>> len(result.log), result.path
         (2, None)
     """
-    n_items = _length(dataset)
-    check(dataset, model.cfg.n_classes)
-    run = {
+    n_items = check_data(dataset, model, config)
+    if evaluate_on is not None:
+        check_data(evaluate_on, model, config, "data set evaluate_on")
+    n_steps = config.n_steps(n_items)
+    folder = None if output is None else Path(output)
+    _check_wishes(config, folder, evaluate_on)
+    check_trackers(log_with, folder)
+    tuned = starting_model(model, config, to_save=folder is not None)
+    config.mix().check(tuned)
+    config.loss.check(tuned, config.mix())
+    run: dict[str, Any] = {
         "config": config.described(),
         "start": weights_sha256(model),
-        "data": _fingerprint(dataset, n_items),
+        "data": fingerprint(dataset),
+        "evaluation_data": None if evaluate_on is None else fingerprint(evaluate_on),
     }
-    folder = None if output is None else Path(output)
-    if folder is not None:
-        finished = _claim(folder, run)
-        if finished is not None:
-            return finished
-    tuned = HookedViT(
-        copy.deepcopy(model.model), data_config=model.data_config, provenance=dict(model.provenance)
-    )
-    log = _train(tuned, dataset, n_items, config, run, folder, num_workers=num_workers, progress=progress)
-    tuned.provenance["finetuned"] = run
-    path = None
-    if folder is not None:
-        path = save(tuned, folder / "model.safetensors")
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return FinetuneResult(tuned.eval(), pd.DataFrame(log), path)
+    with processes() as together:
+        _check_share(config, together)
+        together.agree(run)
+        order = StepOrder(n_items, config.batch_size, config.seed)
+        # What cannot be trained so is refused before the folder is taken.
+        trainer = Trainer(tuned, order, n_steps, config, together)
+        if folder is not None:
+            together.first(lambda: _claim(folder, run), "making the output folder")
+            if (folder / "model.safetensors").exists():
+                return _finished(folder, run, config, model.device)
+        log = Log(None if folder is None else folder / "log.jsonl", writes=together.is_first)
+        # Together: one that cannot start in the first process stops all of them.
+        with together.shared.together("starting the trackers"):
+            trackers = Trackers(log_with, folder, run["config"], writes=together.is_first)
+        loop = Loop(
+            trainer, dataset, evaluate_on, config, n_steps, run, folder, log, trackers,
+            num_workers=num_workers, progress=progress,
+        )  # fmt: skip
+        try:
+            loop.run_steps()
+        finally:
+            trackers.finish()
+        trainer.shown.provenance.update(origin(trainer, run, n_steps))
+        path = None
+        if folder is not None:
+            path = folder / "model.safetensors"
+            together.first(lambda: _end(trainer.shown, folder), "writing the result")
+    return _result(_as_given(trainer.shown, model), log, path, folder, config)
 
 
-def _train(
-    model: HookedViT,
-    dataset: Any,
-    n_items: int,
-    config: FinetuneConfig,
-    run: dict[str, Any],
-    folder: Path | None,
-    *,
-    num_workers: int,
-    progress: bool,
-) -> list[dict[str, float]]:
-    optimizer = create_optimizer_v2(
-        model.model,
-        opt=config.optimizer,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        layer_decay=config.layer_decay,
-    )
-    scheduler = CosineLRScheduler(
-        optimizer,
-        t_initial=config.steps,
-        warmup_t=config.warmup_steps,
-        warmup_lr_init=0.0,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
-    log: list[dict[str, float]] = []
-    first_step = 0
-    checkpoint = None if folder is None else folder / "checkpoint.safetensors"
-    if checkpoint is not None and checkpoint.exists():
-        first_step = read_state(checkpoint, model.model, optimizer, run=run)
-        log = _read_log(checkpoint.parent / "log.jsonl")[:first_step]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=StepOrder(n_items, config.batch_size, first_step, config.steps, config.seed),
-        collate_fn=partial(collate, n_classes=model.cfg.n_classes),
-        num_workers=num_workers,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    choices = config.choices()
-    model.train()
-    bar = tqdm(total=config.steps, initial=first_step, desc="fine-tuning", unit="step", disable=not progress)
-    with bar:
-        for step, batch in enumerate(loader, start=first_step):
-            scheduler.step_update(step)
-            pixels = mixed(batch, choices, p_clean=config.p_clean, seed=config.seed, step=step)
-            loss = _step(model, optimizer, pixels, batch, config, step)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"The loss is {loss} at step {step}.",
-                    expected="a finite loss",
-                    remedy="Lower learning_rate or lengthen warmup_steps; "
-                    "the last checkpoint of the output folder is from before.",
-                )
-            log.append({"step": step, "loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]})
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update()
-            done = step + 1
-            if checkpoint is not None and (done % config.checkpoint_every_steps == 0 or done == config.steps):
-                # The log first: at worst it is ahead of the state, and is cut back on resuming.
-                lines = "".join(json.dumps(row) + "\n" for row in log)
-                write_text(checkpoint.parent / "log.jsonl", lines)
-                write_state(checkpoint, model.model, optimizer, step=done, run=run)
-    return log
-
-
-def _step(
-    model: HookedViT,
-    optimizer: torch.optim.Optimizer,
-    pixels: Tensor,
-    batch: Batch,
-    config: FinetuneConfig,
-    step: int,
-) -> float:
-    """One step; dropout and drop path draw from (seed, step), and the caller's generators are left alone."""
-    device = model.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(stream(config.seed, f"step {step}", "dropout", 0).initial_seed())
-        logits = model(model.normalize(pixels.to(device)))
-        loss = F.cross_entropy(
-            logits.float(), batch.labels.to(device), label_smoothing=config.label_smoothing
+def _check_wishes(config: FinetuneConfig, folder: Path | None, evaluate_on: Any) -> None:
+    if folder is None and config.snapshot_steps:
+        raise TrainingError(
+            f"snapshot_steps is {tuple(config.snapshot_steps)}, and there is no output folder.",
+            expected="a folder to keep snapshots in",
+            remedy="Pass output=, or leave snapshot_steps out.",
         )
-        optimizer.zero_grad()
-        loss.backward()
-    if config.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    value = loss.item()
-    if math.isfinite(value):
-        optimizer.step()
-    return value
+    if evaluate_on is None and config.evaluate_every_steps is not None:
+        raise TrainingError(
+            f"evaluate_every_steps is {config.evaluate_every_steps}, and there is nothing to evaluate on.",
+            expected="a data set to evaluate on",
+            remedy="Pass evaluate_on=, or leave evaluate_every_steps out.",
+        )
 
 
-def _claim(folder: Path, run: dict[str, Any]) -> FinetuneResult | None:
-    """Make the folder this run's own; the finished result where there is one."""
+def _check_share(config: FinetuneConfig, together: Processes) -> None:
+    n_parts = together.n * config.accumulation_steps
+    if n_parts > config.batch_size:
+        raise TrainingError(
+            f"batch_size is {config.batch_size}, to be shared out in {n_parts} parts: {together.n} processes "
+            f"of {config.accumulation_steps} accumulation_steps each.",
+            expected="at least one image in each part",
+            remedy="batch_size counts the images of a step over all processes: raise it.",
+        )
+
+
+def _claim(folder: Path, run: dict[str, Any]) -> None:
+    """Make the folder this run's own."""
     config = folder / "config.json"
     if config.exists():
         check_same_run(read_json(config), run, folder)
     else:
         write_json(config, run)
+
+
+def _end(tuned: HookedViT, folder: Path) -> None:
+    write_curves(folder, folder / "curves.html")
+    # Last of all: where it stands, the run is finished.
+    save(tuned, folder / "model.safetensors")
+
+
+def _finished(
+    folder: Path, run: dict[str, Any], config: FinetuneConfig, device: torch.device
+) -> FinetuneResult:
+    """The result of a run that has come to its end before."""
     final = folder / "model.safetensors"
-    if not final.exists():
-        return None
-    model = load(final)
-    if model.provenance.get("finetuned") != json.loads(json.dumps(run)):
+    model = load(final, device=device)
+    found = model.provenance.get("finetuned")
+    if not isinstance(found, dict) or {name: found.get(name) for name in run} != json.loads(json.dumps(run)):
         raise TrainingError(
             f"{final} is not what this run would have written.",
             expected="no model.safetensors, or this run's own",
             remedy="Name another output folder.",
         )
-    return FinetuneResult(model, pd.DataFrame(_read_log(folder / "log.jsonl")), final)
+    return _result(model, Log(folder / "log.jsonl", writes=False), final, folder, config)
 
 
-def _read_log(path: Path) -> list[dict[str, float]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"The log {path} cannot be read ({error}).",
-            expected="a row of JSON a step",
-            remedy="Delete the output folder to start the run anew.",
-        ) from error
+def _as_given(tuned: HookedViT, model: HookedViT) -> HookedViT:
+    """The result where the start was, in evaluation mode; what was frozen for the run is free again."""
+    free = {name: each.requires_grad for name, each in model.model.named_parameters()}
+    for name, each in tuned.model.named_parameters():
+        each.requires_grad_(free.get(name, True))
+        each.grad = None
+    return tuned.to(model.device).eval()
 
 
-def _length(dataset: Any) -> int:
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
-        raise TrainingError(
-            f"The data set is a {type(dataset).__name__} without items by index.",
-            expected="a sequence or a map-style torch Dataset with at least one item",
-            remedy="Put the items into a list, or give the Dataset __len__ and __getitem__.",
-        )
-    return len(dataset)
-
-
-def _fingerprint(dataset: Any, n_items: int) -> dict[str, Any]:
-    """What tells two data sets apart without reading their pixels: size, ids and labels where known."""
-    said = [known(dataset, "image_ids"), [int(label) for label in known(dataset, "labels")]]
-    digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    return {"n_items": n_items, "ids_and_labels_sha256": digest}
+def _result(
+    model: HookedViT, log: Log, path: Path | None, folder: Path | None, config: FinetuneConfig
+) -> FinetuneResult:
+    kept = (
+        {} if folder is None else {step: snapshot_path(folder, step) for step in set(config.snapshot_steps)}
+    )
+    snapshots = {step: where for step, where in sorted(kept.items()) if where.exists()}
+    return FinetuneResult(model, log.frame("step"), log.frame("evaluation"), path, snapshots)

@@ -1,86 +1,172 @@
-"""The state of a run on disk: weights, optimizer and position in one file, written whole or not at all."""
+"""The state of a run in one safetensors file: weights, average, optimizer, position; damage is noticed."""
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CheckpointError, TrainingError
 from ..files import differences, whole
 
-_WEIGHTS, _OPTIMIZER = "model.", "optimizer."
+FORMAT_VERSION = "1"
 
 
-def write_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, run: dict[str, Any]
-) -> None:
-    """Write everything that the rest of a run depends on.
+@dataclass(frozen=True)
+class State:
+    """Everything that the rest of a run depends on.
+
+    Attributes:
+        step: how many steps have been made; the position in the schedule and in the data.
+        run: what identifies the run: configuration, starting weights, data.
+        n_parts: in how many parts each step was made, over all processes.
+        parts: name -> nested dicts, lists and tuples of tensors, numbers, strings and None: what
+            `state_dict()` gave of the model, its average, the optimizer and the gradients' scale.
+    """
+
+    step: int
+    run: Mapping[str, Any]
+    n_parts: int = 1
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write a state, whole or not at all.
 
     Args:
-        path: the checkpoint file.
-        model: the module in training.
-        optimizer: its optimizer.
-        step: how many steps have been made.
-        run: what identifies the run: configuration, starting weights, data.
+        path: the file.
+        state: what to write; tensors of any device.
+
+    Raises:
+        TrainingError: the optimizer keeps something that is no number, text or tensor.
+        SpaceError: the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+        >>> write_state(path, State(3, {"seed": 0}, 1, {"model": {"w": torch.arange(2.0)}}))
+        >>> read_state(path).step, read_state(path).parts
+        (3, {'model': {'w': tensor([0., 1.])}})
     """
-    tensors = {f"{_WEIGHTS}{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"{_OPTIMIZER}{index}.{name}"] = value.contiguous()
-            else:
-                numbers.setdefault(str(index), {})[name] = value
-    metadata = {"step": str(step), "run": json.dumps(run, sort_keys=True), "numbers": json.dumps(numbers)}
+    tensors: dict[str, Tensor] = {}
+    structure = _packed(dict(state.parts), "", tensors)
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        # Weights that two modules share are written twice: a file has no views.
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensors[name] = tensor.clone()
+        storages.add(tensors[name].untyped_storage().data_ptr())
+    metadata = {
+        "vitlens_training": FORMAT_VERSION,
+        "step": str(state.step),
+        "run": json.dumps(state.run, sort_keys=True),
+        "n_parts": str(state.n_parts),
+        "parts": json.dumps(structure),
+    }
+    metadata["crc32"] = str(_checksum(tensors, metadata))
     with whole(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
-def read_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, run: dict[str, Any]) -> int:
-    """Bring a run back to where `write_state` left it.
-
-    Returns:
-        How many steps have been made.
+def read_state(path: Path) -> State:
+    """Read a state that `write_state` wrote, its tensors on the CPU.
 
     Raises:
-        TrainingError: the checkpoint belongs to another run.
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is cut short, or anything in it has changed since.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, found, numbers = (
+        if _checksum(tensors, metadata) != int(metadata["crc32"]):
+            raise ValueError("its checksum is another")
+        return State(
             int(metadata["step"]),
             json.loads(metadata["run"]),
-            json.loads(metadata["numbers"]),
+            int(metadata["n_parts"]),
+            _unpacked(json.loads(metadata["parts"]), tensors),
         )
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"The checkpoint {path} cannot be read ({error}).",
+            f"The checkpoint {path} cannot be read ({type(error).__name__}: {error}).",
             expected="a whole file that this run wrote",
-            remedy="Delete it to start the run anew.",
+            remedy="Delete it: the run then goes on from the checkpoint before it.",
         ) from error
-    check_same_run(found, run, path)
-    model.load_state_dict(
-        {name.removeprefix(_WEIGHTS): value for name, value in tensors.items() if name.startswith(_WEIGHTS)}
+
+
+def n_bytes(parts: Mapping[str, Any]) -> int:
+    """How much space the tensors of a state take on disk."""
+    tensors: dict[str, Tensor] = {}
+    _packed(dict(parts), "", tensors, keep=lambda tensor: tensor)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """On the CPU, and no part of a larger one."""
+    kept = tensor.detach().cpu().contiguous()
+    return kept if kept.untyped_storage().nbytes() == kept.nbytes else kept.clone()
+
+
+def _packed(
+    value: Any, place: str, tensors: dict[str, Tensor], keep: Callable[[Tensor], Tensor] = _own
+) -> Any:
+    """`value` as JSON in which each tensor is a name; the tensors go into `tensors` under those names."""
+    if isinstance(value, Tensor):
+        # A dot may be part of a key: two places can be spelt alike.
+        name = place if place not in tensors else f"{place} {len(tensors)}"
+        tensors[name] = keep(value)
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {
+            "dict": [
+                [key, _packed(each, f"{place}.{key}".removeprefix("."), tensors, keep)]
+                for key, each in value.items()
+            ]
+        }
+    if isinstance(value, list | tuple):
+        inside = [_packed(each, f"{place}.{index}", tensors, keep) for index, each in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": inside}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, str | int | float):
+        return {"value": value}
+    raise TrainingError(
+        f"The optimizer keeps a {type(value).__name__} at '{place}'.",
+        expected="tensors, numbers and texts, which a checkpoint can hold",
+        remedy="Choose another optimizer: a run with this one could not be resumed.",
     )
-    slots: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers.items()}
-    for name, value in tensors.items():
-        if name.startswith(_OPTIMIZER):
-            index, slot = name.removeprefix(_OPTIMIZER).split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return step
 
 
-def check_same_run(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+def _unpacked(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    ((kind, inside),) = packed.items()
+    if kind == "tensor":
+        return tensors[inside]
+    if kind == "dict":
+        return {key: _unpacked(each, tensors) for key, each in inside}
+    if kind in ("list", "tuple"):
+        values = [_unpacked(each, tensors) for each in inside]
+        return values if kind == "list" else tuple(values)
+    return getattr(torch, inside) if kind == "dtype" else inside
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    said = sorted(item for item in metadata.items() if item[0] != "crc32")
+    crc = zlib.crc32(json.dumps(said).encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc
+
+
+def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     """Refuse to go on with another run's state, and show in what it differs.
 
     Raises:

@@ -30,6 +30,7 @@ def attacked(
     targets: Tensor | None = None,
     image_ids: Sequence[str] | None = None,
     seed: int = 0,
+    step: int | None = None,
 ) -> tuple[Float[Tensor, "batch 3 height width"], AttackReport]:
     """Attack a batch of images as a spec says; `pgd` and `fgsm` are the doors to it.
 
@@ -41,6 +42,7 @@ def attacked(
         targets: [batch] classes to be reached.
         image_ids: one for each image; None numbers them.
         seed: of the random starts.
+        step: the training step, where each step shall start anew.
 
     Returns:
         The attacked pixels, on the device of `pixels`, and how it went.
@@ -68,7 +70,7 @@ def attacked(
     ):
         clean = pixels.detach().clone().to(model.device)
         classes = None if classes is None else classes.detach().clone().to(model.device).long()
-        search = _Search(attack, model, clean, classes, LogOdds(targets is not None), ids, seed)
+        search = _Search(attack, model, clean, classes, LogOdds(targets is not None), ids, (seed, step))
         found, report = search.run()
     n_without = int(report.has_no_gradient.sum())
     if n_without:
@@ -125,10 +127,10 @@ class _Search:
         classes: Tensor | None,
         odds: LogOdds,
         image_ids: Sequence[str],
-        seed: int,
+        drawn_from: tuple[int, int | None],
     ) -> None:
         self._attack, self._model, self._clean, self._classes = attack, model, clean, classes
-        self._odds, self._ids, self._seed = odds, image_ids, seed
+        self._odds, self._ids, self._drawn_from = odds, image_ids, drawn_from
         self._objective: AttackObjective = attack.objective or odds
         self._ball: Ball = BALLS[attack.norm](clean, attack.eps_pixel)
         self._before: dict[str, Tensor] = {}
@@ -176,7 +178,8 @@ class _Search:
     def _start(self, restart: int) -> Tensor:
         if not self._attack.random_start:
             return self._clean
-        return self._ball.start([stream(self._seed, each, "pgd", restart) for each in self._ids])
+        seed, step = self._drawn_from
+        return self._ball.start([stream(seed, each, "pgd", restart, step) for each in self._ids])
 
     def _value(self, pixels: Tensor, is_last: bool) -> tuple[Tensor, Tensor | None]:
         """What the attack raises, [batch], and its gradient, which the last step has no use for."""
