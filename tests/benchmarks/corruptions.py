@@ -151,7 +151,8 @@ def main() -> None:
         if theirs[name]:
             each = [mine / other for mine, other in zip(ours[name], theirs[name], strict=True)]
             low, middle, high = statistics.quantiles(each, n=4)
-            to_reference.append(middle)
+            if name != "glass_blur":  # not compiled there: it would make the mean
+                to_reference.append(middle)
             row += f"{statistics.median(theirs[name]):>14.2f}{f'{middle:.2f} [{low:.2f}, {high:.2f}]':>24}"
         else:
             row += f"{'–':>14}{'–':>24}"
