@@ -5,9 +5,8 @@ import pytest
 import torch
 
 import vitlens as vl
-from vitlens.errors import AnalysisError, ConditionError, TrainingError
+from vitlens.errors import AnalysisError, ConditionError
 from vitlens.images.attacks import ActivationChange, Attack, pgd
-from vitlens.training.config import FinetuneConfig
 
 from .made import PLACE, Distance, Mean, Saliency, items, model
 
@@ -168,9 +167,3 @@ def test_a_comparison_shows_clean_pictures_where_each_checkpoint_sees_its_own():
     clean = (pixels.permute(0, 2, 3, 1) * 255).round().byte().numpy()
     assert (clean == white_box).all()
     assert (clean != shared).mean() > 0.9
-
-
-def test_fine_tuning_on_what_looks_inside_the_model_is_refused_when_it_is_configured():
-    for spec in ("pgd", "fgsm:on=base", {"mine": vl.images.WhiteBox(lambda model, pixels, labels: pixels)}):
-        with pytest.raises(TrainingError, match="looks inside the model"):
-            FinetuneConfig(conditions=["contrast@2", spec])
