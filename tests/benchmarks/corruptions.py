@@ -90,7 +90,8 @@ def photographs(n: int, side: int) -> torch.Tensor:
         rng = np.random.default_rng(0)
         small = [Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)) for _ in range(n)]
         images = [image.resize((side, side), Image.Resampling.BICUBIC) for image in small]
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2) / 255
+    levels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    return levels.permute(0, 3, 1, 2).contiguous() / 255
 
 
 def _ms(timed: Callable[[], object], pixels: torch.Tensor) -> float:
