@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 SLIPS = """
-import numpy as np, timm, torch
+import numpy as np, timm, torch, xarray as xr
 import vitlens as vl
 from vitlens.errors import VitlensError
 from vitlens.images import Attack, Corruption, FourierNoise, FourierWave
@@ -36,6 +36,8 @@ slips = {
     "rms as text": lambda: FourierNoise((0.0, 0.1), "x"),
     "a norm as text": lambda: FourierWave((0.0, 0.25), "x"),
     "one side": lambda: vl.fourier_heat_map(model, [], l2_norm_pixel=1.0, image_size=32),
+    "ranks alone": lambda: vl.mean_corruption_error(xr.DataArray([0.0], dims="image", name="rank")),
+    "n_bins 1.5": lambda: vl.calibration_error(xr.Dataset(), n_bins=1.5),
     "n_side 3.0": lambda: vl.fourier_heat_map(model, [], l2_norm_pixel=1.0, n_side=3.0),
 }
 for name, slip in slips.items():

@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from ..errors import ComparisonError
 from ..functional.calibration import confidence_bin
+from ..images.values import is_whole
 from . import statistics
 
 _BLOCK = 128
@@ -63,7 +64,7 @@ def calibration_error(
         0     clean   0.15         0.9      0.75  4
     """
     statistics.check_numbers(level, n_resamples, seed)
-    if n_bins < 1:
+    if not is_whole(n_bins) or n_bins < 1:
         raise ComparisonError(f"n_bins is {n_bins}.", expected="1 or more", remedy="15 is usual.")
     missing = [name for name in ("rank", "predicted_probability") if name not in data]
     if missing:

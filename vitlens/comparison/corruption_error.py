@@ -167,7 +167,7 @@ def _rows(
 
 def _rank(data: xr.Dataset) -> xr.DataArray:
     """Ranks with dims checkpoint, condition and image, whether there are several checkpoints or not."""
-    rank = data.get("rank")
+    rank = data.get("rank") if isinstance(data, xr.Dataset) else None
     dims = set() if rank is None else set(map(str, rank.dims))
     if rank is None or dims - {"checkpoint"} != {"condition", "image"}:
         raise ComparisonError(

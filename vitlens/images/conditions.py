@@ -17,7 +17,7 @@ from .corruptions import check_severity, corrupt, find_corruption, ready_corrupt
 from .corruptions.jpeg import check_quality
 from .corruptions.registry import own_operation
 from .fourier import FourierPerturbation
-from .pixels import returned_fault
+from .pixels import check_returned
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,5 @@ class Condition:
             changed = self.corruption.operation(model, own, cast(Tensor, labels))
         else:
             changed = self.corruption(own)
-        given = returned_fault(changed, pixels)
-        if given is not None:
-            raise ConditionError(
-                f"The pixels that condition '{self.name}' returned {given}.",
-                expected=f"{pixels.dtype} in [0, 1] of shape {list(pixels.shape)}",
-                remedy="Correct the operation; end it with .clamp(0, 1) if it leaves the range.",
-            )
-        return changed
+        remedy = "Correct the operation; end it with .clamp(0, 1) if it leaves the range."
+        return check_returned(changed, pixels, f"condition '{self.name}'", remedy)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import PixelError
+from ..errors import ConditionError, PixelError
 
 BATCH_AXES = ("batch", "3", "height", "width")
 
@@ -81,24 +81,30 @@ def check_batch(pixels: object, subject: str) -> None:
         )
 
 
-def returned_fault(changed: object, pixels: Tensor) -> str | None:
-    """What keeps `changed` from being `pixels` after an operation on them; None where nothing does.
+def check_returned(changed: object, pixels: Tensor, who: str, remedy: str) -> Tensor:
+    """What a user's operation returned, if it is `pixels` after an operation on them.
 
     Args:
-        changed: what an operation returned.
+        changed: what it returned.
         pixels: what it was given, [batch 3 height width].
+        who: the operation, for the message.
+        remedy: what to do.
 
-    Returns:
-        What is wrong, reading on from "The pixels that ... returned".
+    Raises:
+        ConditionError: it is no batch of images in [0, 1] of the same shape and dtype.
 
     Example:
-        >>> returned_fault(torch.zeros(1, 3, 8, 4), torch.zeros(1, 3, 8, 8))
-        'have shape [1, 3, 8, 4] and are torch.float32'
+        >>> check_returned(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), "condition 'mine'", "").mean()
+        tensor(1.)
     """
     fault = pixel_fault(changed, BATCH_AXES)
-    if fault is not None:
-        return fault.given
-    assert isinstance(changed, Tensor)  # else there was a fault
-    if (changed.shape, changed.dtype) != (pixels.shape, pixels.dtype):
-        return f"have shape {list(changed.shape)} and are {changed.dtype}"
-    return None
+    given = None if fault is None else fault.given
+    if isinstance(changed, Tensor) and given is None:
+        if (changed.shape, changed.dtype) == (pixels.shape, pixels.dtype):
+            return changed
+        given = f"have shape {list(changed.shape)} and are {changed.dtype}"
+    raise ConditionError(
+        f"The pixels that {who} returned {given}.",
+        expected=f"{pixels.dtype} in [0, 1] of shape {list(pixels.shape)}",
+        remedy=remedy,
+    )

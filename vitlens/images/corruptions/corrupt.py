@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import ConditionError
 from ..image_ids import check_image_ids
-from ..pixels import check_batch, returned_fault
+from ..pixels import check_batch, check_returned
 from ..streams import stream
 from .jpeg import check_quality, jpeg
 from .registry import is_own, ready_corruption
@@ -78,7 +77,9 @@ def corrupt(
     with torch.autocast(pixels.device.type, enabled=False):
         corrupted = corruption.apply(given, *streams, *corruption.parameters[severity - 1])
         if is_own(corruption):
-            corrupted = _clipped(corrupted, precise, name)
+            clipped = corrupted.clamp(0, 1) if isinstance(corrupted, Tensor) else corrupted
+            remedy = "Correct its operation; what leaves [0, 1] is clipped."
+            corrupted = check_returned(clipped, precise, f"the corruption '{name}'", remedy)
         elif corrupted.requires_grad:
             corrupted = corrupted.clamp(0, 1)
         else:
@@ -87,17 +88,3 @@ def corrupt(
         if jpeg_quality is not None:
             corrupted = jpeg(corrupted, jpeg_quality)
     return corrupted.to(pixels.dtype)
-
-
-def _clipped(corrupted: object, pixels: Tensor, name: str) -> Tensor:
-    """What a user's operation returned, in [0, 1]."""
-    clipped = corrupted.clamp(0, 1) if isinstance(corrupted, Tensor) else corrupted
-    given = returned_fault(clipped, pixels)
-    if given is not None:
-        raise ConditionError(
-            f"The pixels that the corruption '{name}' returned {given}.",
-            expected=f"{pixels.dtype} of shape {list(pixels.shape)}",
-            remedy="Correct its operation; what leaves [0, 1] is clipped.",
-        )
-    assert isinstance(clipped, Tensor)  # else there was a fault
-    return clipped
