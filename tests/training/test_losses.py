@@ -301,7 +301,7 @@ def test_mixed_precision_around_it_does_not_reach_an_attack():
 
 def test_objectives_are_told_apart_by_their_repr():
     assert repr(Trades(beta=2.0, steps=3)) == (
-        f"Trades(beta=2.0, eps_pixel={4 / 255}, alpha_pixel=None, steps=3, norm='linf')"
+        f"Trades(eps_pixel={4 / 255}, alpha_pixel=None, steps=3, norm='linf', beta=2.0)"
     )
     assert [repr(each) for each in (CrossEntropy(), Consistency())] == [
         "CrossEntropy()", "Consistency(weight=12.0)",

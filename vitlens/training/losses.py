@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import TrainingError
-from ..images import Attack
+from ..images import Attack, AttackObjective
 from ..images.attacks import attacked
 from ..images.attacks.spec import EPS_PIXEL, STEPS
 from ..models import HookedViT, evaluating
@@ -95,7 +95,31 @@ class CrossEntropy(Objective):
 
 
 @dataclass(frozen=True)
-class Adversarial(Objective):
+class _Attacking(Objective):
+    """What the objectives with an attack on the pixels inside them share."""
+
+    eps_pixel: float = EPS_PIXEL
+    alpha_pixel: float | None = None
+    steps: int = STEPS
+    norm: str = "linf"
+
+    def __post_init__(self) -> None:
+        self._attack()  # refuses values that make no sense
+
+    def check(self, model: HookedViT, mix: Mix) -> None:
+        """Refuse a model without a classifier.
+
+        Raises:
+            ConditionError: it has none.
+        """
+        Attack().check(model)
+
+    def _attack(self, objective: AttackObjective | None = None) -> Attack:
+        return Attack("pgd", self.eps_pixel, self.alpha_pixel, self.steps, self.norm, objective=objective)
+
+
+@dataclass(frozen=True)
+class Adversarial(_Attacking):
     """Cross-entropy on images that are attacked first, each time the model as it is now.
 
     The attack is `vitlens.pgd` with a random start, on the mix of clean and corrupted images (on clean ones,
@@ -119,22 +143,6 @@ class Adversarial(Objective):
         tensor([4.])
     """
 
-    eps_pixel: float = EPS_PIXEL
-    alpha_pixel: float | None = None
-    steps: int = STEPS
-    norm: str = "linf"
-
-    def __post_init__(self) -> None:
-        self._attack()
-
-    def check(self, model: HookedViT, mix: Mix) -> None:
-        """Refuse a model without a classifier.
-
-        Raises:
-            ConditionError: it has none.
-        """
-        self._attack().check(model)
-
     def views(self, model: HookedViT, batch: StepBatch) -> list[Tensor]:
         """The step's own draw, attacked."""
         return [_attacked(self._attack(), model, batch.drawn(), batch)]
@@ -150,12 +158,9 @@ class Adversarial(Objective):
         (adversarial,) = logits
         return _cross_entropy(adversarial, labels, label_smoothing)
 
-    def _attack(self) -> Attack:
-        return Attack("pgd", self.eps_pixel, self.alpha_pixel, self.steps, self.norm)
-
 
 @dataclass(frozen=True)
-class Trades(Objective):
+class Trades(_Attacking):
     """TRADES: cross-entropy, and how far an attack can move the prediction, whatever the label.
 
     The loss is CE(p, label) + β · KL(p ‖ p'), with p the prediction for the image and p' that for the image
@@ -189,29 +194,18 @@ class Trades(Objective):
     """
 
     beta: float = 6.0
-    eps_pixel: float = EPS_PIXEL
-    alpha_pixel: float | None = None
-    steps: int = STEPS
-    norm: str = "linf"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_weight("beta", self.beta)
-        self._attack(torch.zeros(1, 2))
-
-    def check(self, model: HookedViT, mix: Mix) -> None:
-        """Refuse a model without a classifier.
-
-        Raises:
-            ConditionError: it has none.
-        """
-        Attack().check(model)
 
     def views(self, model: HookedViT, batch: StepBatch) -> list[Tensor]:
         """The step's own draw, and the same attacked."""
         drawn = batch.drawn()
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False), evaluating([model]):
             logits = model(model.normalize(drawn.to(model.device)))
-        return [drawn, _attacked(self._attack(logits), model, drawn, batch)]
+        objective = _FromPrediction(_log_softmax(logits))
+        return [drawn, _attacked(self._attack(objective), model, drawn, batch)]
 
     def __call__(
         self,
@@ -224,10 +218,6 @@ class Trades(Objective):
         natural, adversarial = logits
         divergence = _divergence(_log_softmax(natural), _log_softmax(adversarial))
         return _cross_entropy(natural, labels, label_smoothing) + self.beta * divergence
-
-    def _attack(self, logits: Tensor) -> Attack:
-        objective = _FromPrediction(_log_softmax(logits))
-        return Attack("pgd", self.eps_pixel, self.alpha_pixel, self.steps, self.norm, objective=objective)
 
 
 @dataclass(frozen=True)
