@@ -95,10 +95,10 @@ def test_one_process_goes_on_with_what_two_have_left(outcomes, wanted):
 
 def test_processes_that_were_given_different_images_end(outcomes):
     assert "holds another run: its n_images is 11, now 10" in outcomes[1]("differs", 1)
-    assert "Process 1 of this run is at 'the end', this one at 'measuring'" in outcomes[1]("differs", 0)
+    assert "A process of this run is gone" in outcomes[1]("differs", 0)
 
 
 def test_a_killed_process_is_noticed_by_the_others(outcomes):
     said = outcomes[1]("dies", 0)
     assert said.startswith("AnalysisError: A process of this run is gone")
-    assert "with output= what has been measured is kept" in said
+    assert "with output= what was done is kept" in said

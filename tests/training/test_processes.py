@@ -1,6 +1,7 @@
 """Parts of a step, in one process or in several, add up to the step."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,8 +134,6 @@ for name, changes in {runs!r}.items():
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    from pathlib import Path
-
     started = start_two(PROGRAM.format(tests=str(Path(__file__).parent), runs=RUNS), folder)
     for process in started:
         _, errors = process.communicate(timeout=240)
@@ -146,6 +145,44 @@ def test_two_processes_have_the_same_result(by_two):
     _, (first, second) = by_two
     assert first == second
     assert first["interrupted"]
+
+
+BREAKS = """
+import os, sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from small_runs import changed, items, start
+from vitlens.training.finetune import finetune
+
+class Breaks(torch.utils.data.Dataset):
+    # Its third item cannot be read by one of the two.
+    n_read = 0
+    def __len__(self):
+        return 11
+    def __getitem__(self, index):
+        self.n_read += 1
+        if os.environ["RANK"] == "{at}" and self.n_read == 3:
+            raise {error}
+        return items()[index]
+
+finetune(start(), {training}, changed(), sys.argv[1], evaluate_on={held_out}, progress=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "training", "held_out"),
+    [(1, 'OSError("damaged picture")', "Breaks()", None), (0, "KeyboardInterrupt", "items()", "Breaks()")],
+)
+def test_an_error_that_one_process_has_alone_ends_the_other_too(tmp_path, at, error, training, held_out):
+    program = BREAKS.format(
+        tests=str(Path(__file__).parent), at=at, error=error, training=training, held_out=held_out
+    )
+    started = start_two(program, tmp_path)
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert error.partition("(")[0] in said[at]
+    assert "A process of this run is gone" in said[1 - at]
+    assert all(process.returncode for process in started)
 
 
 def test_two_processes_equal_one_where_nothing_is_dropped(by_two):

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.distributed as dist
@@ -29,6 +29,7 @@ class Ranks:
     rank: int = 0
     n_ranks: int = 1
     group: Any = None
+    _known_to_all: list[BaseException] = field(default_factory=list, repr=False)
 
     def has(self, part: int) -> bool:
         """Whether part number `part` of the data set is this process's share."""
@@ -47,14 +48,8 @@ class Ranks:
         if self.n_ranks == 1:
             return [value]
         said: list[Any] = [None] * self.n_ranks
-        try:
+        with self.connected():
             dist.all_gather_object(said, (what, value), group=self.group)
-        except RuntimeError as error:
-            raise AnalysisError(
-                f"A process of this run is gone ({str(error).splitlines()[0]}).",
-                expected=f"{self.n_ranks} processes until the end",
-                remedy="See why it ended, and start again; with output= what has been measured is kept.",
-            ) from error
         elsewhere = next((rank for rank, (theirs, _) in enumerate(said) if theirs != what), None)
         if elsewhere is not None:
             raise AnalysisError(
@@ -63,6 +58,22 @@ class Ranks:
                 remedy="See that process's error, if it ended with one; let all processes call alike.",
             )
         return [value for _, value in said]
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Say what has happened where another process is gone before it has answered.
+
+        Raises:
+            AnalysisError: it is.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            raise AnalysisError(
+                "A process of this run is gone: it was ended, or has met an error of its own.",
+                expected=f"{self.n_ranks} processes until the end",
+                remedy="See what it said last, mend it and start again; with output= what was done is kept.",
+            ) from error
 
     @contextlib.contextmanager
     def together(self, what: str) -> Iterator[None]:
@@ -77,15 +88,17 @@ class Ranks:
         except Exception as error:
             fault = error
         said = self.gather(None if fault is None else f"{type(fault).__name__}: {fault}", what)
-        if fault is not None:
-            raise fault
         failed = next((rank for rank, words in enumerate(said) if words is not None), None)
-        if failed is not None:
-            raise AnalysisError(
+        if failed is None:
+            return
+        if fault is None:
+            fault = AnalysisError(
                 f"Process {failed} of this run failed while {what} ({said[failed]}).",
                 expected=f"{self.n_ranks} processes until the end",
-                remedy="Mend the cause and start again; with output= what has been measured is kept.",
+                remedy="Mend the cause and start again; with output= what was done is kept.",
             )
+        self._known_to_all.append(fault)
+        raise fault
 
 
 @contextlib.contextmanager
@@ -103,8 +116,18 @@ def ranks() -> Iterator[Ranks]:
     shared = Ranks(dist.get_rank(), dist.get_world_size(), group)
     try:
         yield shared
+    except BaseException as error:
+        # Of an error that it has alone, the others learn by its leaving: waiting, it would wait for ever.
+        if any(error is each for each in shared._known_to_all):
+            _leave_last(shared)
+        raise
+    else:
+        _leave_last(shared)
     finally:
-        # Who leaves first closes its connections: nobody may, before all have read what it said last.
-        with contextlib.suppress(AnalysisError):
-            shared.gather(None, "the end")
         dist.destroy_process_group(group)
+
+
+def _leave_last(shared: Ranks) -> None:
+    """Who leaves first closes its connections: nobody may, before all have read what it said last."""
+    with contextlib.suppress(AnalysisError):
+        shared.gather(None, "the end")

@@ -86,11 +86,15 @@ class Processes:
         All travel as one, in their order, so that the sum of three numbers or more is rounded alike in every
         step of every run. (Buckets that form themselves as gradients come in, as in
         DistributedDataParallel, change after the first step: a resumed run would differ in its last bits.)
+
+        Raises:
+            AnalysisError: a process is gone.
         """
         if self.n == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat, group=self.shared.group if flat.device.type == "cpu" else None)
+        with self.shared.connected():
+            dist.all_reduce(flat, group=self.shared.group if flat.device.type == "cpu" else None)
         parts = flat.split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
