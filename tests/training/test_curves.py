@@ -220,7 +220,8 @@ def test_the_window_is_odd_and_a_small_part_of_a_long_run(n):
         ("gaussian_blur@1-5", "gaussian_blur@3", "seen"),
         ("gaussian_blur@1-2", "gaussian_blur@3", "seen at another strength"),
         ("gaussian_blur@3", "gaussian_blur@3:jpeg_quality=85", "seen at another strength"),
-        ("gaussian_blur@1-5", "defocus_blur@3", "unseen"),
+        ("gaussian_blur@1-5", "defocus_blur@3", "of a seen family"),
+        ("gaussian_blur@1-5", "gaussian_noise@3", "unseen"),
         ("gaussian_blur@1-5", "clean", "clean"),
         ("removes_high_frequency@3", "gaussian_blur@3", "seen"),
         ("removes_high_frequency@3", "gaussian_noise@3", "unseen"),
@@ -237,6 +238,15 @@ def test_the_window_is_odd_and_a_small_part_of_a_long_run(n):
 def test_what_was_trained_on_says_which_conditions_were_seen(trained, evaluated, kind):
     assert kind in KINDS
     assert _kinds([evaluated], {"conditions": ["contrast@1", trained]}) == {evaluated: kind}
+
+
+def test_what_no_image_went_through_was_not_seen(tmp_path):
+    config = {"conditions": ["gaussian_blur@1-5"], "p_clean": 1.0}
+    assert _kinds(["gaussian_blur@3"], config) == {"gaussian_blur@3": "unseen"}
+    (tmp_path / "config.json").write_text(json.dumps({"config": config}))
+    page = write_curves(filled(Log(tmp_path / "log.jsonl"))).read_text()
+    assert "Fine-tuning on clean images" in page
+    assert "<dt>Trained on</dt>" not in page
 
 
 @pytest.mark.parametrize("loss", ["Adversarial", "Trades"])

@@ -24,11 +24,14 @@ from ..report.charts.style import (
     wrap,
 )
 
-KINDS = ("clean", "seen", "seen at another strength", "unseen")
+KINDS = ("clean", "seen", "seen at another strength", "of a seen family", "unseen")
 """How a condition of the evaluation stands to what was trained on; each kind has a color."""
 
 N_POINTS = 2000
 """Single steps that are drawn at most; a longer run shows every second, third, ... of them."""
+
+_N_BANDS = 6
+"""Conditions whose intervals are drawn as bands; those of more would hide each other."""
 
 _PLOT_PX = 300
 _LEFT_PX = 84
@@ -128,7 +131,7 @@ def _loss(steps: pd.DataFrame) -> go.Figure:
     figure.add_scatter(
         x=at[::every],
         y=smoothed(loss, window)[::every],
-        mode="lines",
+        mode=_line_of(len(at)),
         name="moving mean",
         line={"color": look.color, "width": 2},
         hovertemplate="step %{x}: moving mean %{y:.4g}<extra></extra>",
@@ -138,7 +141,7 @@ def _loss(steps: pd.DataFrame) -> go.Figure:
     return _finished(
         figure,
         title="Loss",
-        subtitle=f"moving mean over {window} steps; {len(at):,} steps{thinned}",
+        subtitle=f"moving mean over {window} steps; {len(at):,} step{'s' * (len(at) > 1)}{thinned}",
         caption="The training loss of each step, the mean over its images, before the step's update.",
         legend=["single steps", "moving mean"],
     )
@@ -152,7 +155,7 @@ def _learning_rate(steps: pd.DataFrame) -> go.Figure:
     figure.add_scatter(
         x=steps["step"].to_numpy()[::every],
         y=rate[::every],
-        mode="lines",
+        mode=_line_of(len(rate)),
         line={"color": PALETTE[0], "width": 2},
         hovertemplate="step %{x}: learning rate %{y:.3g}<extra></extra>",
     )
@@ -173,6 +176,11 @@ def _learning_rate(steps: pd.DataFrame) -> go.Figure:
         legend=[],
         plot_px=_PLOT_PX / 2,
     )
+
+
+def _line_of(n_points: int) -> str:
+    """How a line is drawn; one point has none."""
+    return "lines" if n_points > 1 else "markers"
 
 
 def _by_condition(
@@ -197,7 +205,7 @@ def _by_condition(
         value, low, high = (scale * rows[column].to_numpy(dtype=np.float64) for column in columns)
         known = np.isfinite(low) & np.isfinite(high)
         shared = {"legendgroup": condition, "x": at}
-        if known.sum() > 1:
+        if known.sum() > 1 and len(looks) <= _N_BANDS:
             figure.add_scatter(
                 **{**shared, "x": np.concatenate([at[known], at[known][::-1]])},
                 y=np.concatenate([low[known], high[known][::-1]]),
@@ -238,8 +246,10 @@ def _by_condition(
     return _finished(
         figure,
         title=title,
-        subtitle=f"{' or '.join(f'{n:,}' for n in n_images)} images per condition; bands: 95 % intervals",
-        caption=f"{caption}, with {interval} for each step by itself. The images are the same at "
+        subtitle=f"{' or '.join(f'{n:,}' for n in n_images)} images per condition"
+        + ("; bands: 95 % intervals" if len(looks) <= _N_BANDS else ""),
+        caption=f"{caption}, with {interval} for each step by itself"
+        f"{'' if len(looks) <= _N_BANDS else ' where the pointer is'}. The images are the same at "
         "every step, so a difference between steps is known better than two bands tell: see vitlens.compare.",
         legend=entries,
     )

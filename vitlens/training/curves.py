@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from ..errors import ConditionError, TrainingError
 from ..files import read_json, write_text
-from ..images import Condition, parse_conditions
+from ..images import CORRUPTIONS, Condition, parse_conditions
 from ..images.attacks import Attack
 from ..images.corruptions.groups import group
 from ..report.charts.style import template
@@ -146,7 +146,7 @@ def _read(folder_or_log: str | os.PathLike[str] | Log) -> tuple[Log, dict[str, A
 def _title(config: Mapping[str, Any]) -> str:
     if not config:
         return "Fine-tuning"
-    conditions = [str(each) for each in config.get("conditions") or ["clean images"]]
+    conditions = _trained_on(config) or ["clean images"]
     return (
         f"Fine-tuning on {joined(conditions) if len(conditions) <= _FEW else f'{len(conditions)} conditions'}"
     )
@@ -163,8 +163,8 @@ def _subject(steps: pd.DataFrame, config: Mapping[str, Any]) -> str:
             said["Speed"] = f"{speed:,.{0 if speed >= 100 else 1}f} images per second (median)"
     if config.get("batch_size"):
         said["Batch"] = f"{config['batch_size']:,} images"
-    if conditions := config.get("conditions"):
-        said["Trained on"] = ", ".join(str(each) for each in conditions)
+    if conditions := _trained_on(config):
+        said["Trained on"] = ", ".join(conditions)
         if isinstance(config.get("p_clean"), int | float):
             said["Clean images"] = f"{100 * config['p_clean']:g} %"
     rows = "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in said.items())
@@ -208,14 +208,19 @@ def _interval(numbers: Numbers, low: float, high: float) -> str:
     )
 
 
+def _trained_on(config: Mapping[str, Any]) -> list[str]:
+    """The conditions that corrupted any image."""
+    return [] if config.get("p_clean") == 1 else [str(spec) for spec in config.get("conditions") or ()]
+
+
 def _kinds(evaluated: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
     """For each condition of the evaluations, how it stands to what was trained on: one of `KINDS`."""
-    trained = [key for spec in config.get("conditions") or () for key in _keys(str(spec))]
-    families = {family for family, _ in trained}
+    trained = [key for spec in _trained_on(config) for key in _keys(spec)]
+    names, families = {key.name for key in trained}, {key.family for key in trained}
     # The objectives of adversarial training make attacks of their own, with settings of their own.
     loss = config.get("loss")
     if isinstance(loss, Mapping) and loss.get("kind") in ("Adversarial", "Trades"):
-        families.add("attack")
+        names.add("attack")
     kinds = {}
     for name in evaluated:
         keys = _keys(name)
@@ -223,35 +228,52 @@ def _kinds(evaluated: Iterable[str], config: Mapping[str, Any]) -> dict[str, str
             kinds[name] = "clean"
         elif all(key in trained for key in keys):
             kinds[name] = "seen"
+        elif any(key.name in names for key in keys):
+            kinds[name] = "seen at another strength"
         else:
-            related = any(family in families for family, _ in keys)
-            kinds[name] = "seen at another strength" if related else "unseen"
+            kinds[name] = "of a seen family" if any(key.family in families for key in keys) else "unseen"
     return kinds
 
 
-def _keys(spec: str) -> list[tuple[str, Any]]:
-    """What a condition is, and how strong: for each condition that `spec` names."""
+class _Key(NamedTuple):
+    """What a condition is, and how strong."""
+
+    family: str
+    name: str
+    strength: Any
+
+
+def _keys(spec: str) -> list[_Key]:
+    """The key of each condition that `spec` names."""
     try:
         return [_key(condition) for condition in parse_conditions([spec])]
     except ConditionError:
         return list(_keys_by_name(spec))
 
 
-def _key(condition: Condition) -> tuple[str, Any]:
+def _key(condition: Condition) -> _Key:
     if isinstance(condition.corruption, Attack):
-        return "attack", condition.corruption
+        return _Key("attack", "attack", condition.corruption)
     if isinstance(condition.corruption, str):
-        return condition.corruption, (condition.severity, condition.jpeg_quality)
-    return condition.name.partition(":")[0], condition.corruption
+        strength = (condition.severity, condition.jpeg_quality)
+        return _of_registry(condition.corruption, strength)
+    name = condition.name.partition(":")[0]
+    return _Key(name, name, condition.corruption)
 
 
-def _keys_by_name(spec: str) -> Iterator[tuple[str, Any]]:
+def _of_registry(name: str, strength: Any) -> _Key:
+    return _Key(CORRUPTIONS[name].family if name in CORRUPTIONS else name, name, strength)
+
+
+def _keys_by_name(spec: str) -> Iterator[_Key]:
     """One's own operations, of which the names alone are known, and corruptions whose files are not here."""
     for name in spec.split(","):
         matched = re.fullmatch(r"(\w+)@([1-5])(?:-([1-5]))?", name)
         if matched is None:
-            yield name, None
+            yield _Key(name, name, None)
         else:
             first, last = int(matched[2]), int(matched[3] or matched[2])
             corruptions = group(matched[1]) or (matched[1],)
-            yield from ((each, (level, None)) for each in corruptions for level in range(first, last + 1))
+            yield from (
+                _of_registry(each, (level, None)) for each in corruptions for level in range(first, last + 1)
+            )
