@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = Path(options.output)
     recipes = {"removes": tuple(options.removes), "adds": tuple(options.adds)}
     groups = split(options.conditions, recipes)
+    # One of each group is watched; what is measured at the end is no part of the recipe.
+    watched = [members[0] for members in groups.values()] if options.evaluate_every_steps else ["clean"]
+    configs = {
+        name: config([each for recipe in TRAINED_ON[name] for each in recipes[recipe]], watched, options)
+        for name in ("control", "removes", "adds", "both")
+    }
     if options.weights is None:
         import digits_models
 
@@ -58,15 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         held_out = spread(held_out, options.n_images)
 
     models = {"base": base}
-    for name in ("control", "removes", "adds", "both"):
-        trained_on = [condition for recipe in TRAINED_ON[name] for condition in recipes[recipe]]
-        # One of each group is watched; what is measured at the end is no part of the recipe.
-        watched = [members[0] for members in groups.values()] if options.evaluate_every_steps else ["clean"]
-        print(f"{name}: {options.steps} steps, {described(trained_on, options.p_clean)}")
+    for name, recipe in configs.items():
+        print(f"{name}: {options.steps} steps, {described(recipe)}")
         models[name] = vl.training.finetune(
             base,
             train,
-            config(trained_on, watched, options),
+            recipe,
             output / name,
             evaluate_on=held_out if options.evaluate_every_steps else None,
             num_workers=options.num_workers,
@@ -125,8 +128,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--weights wants --data and --held-out besides")
     if not options.weights and (options.data or options.held_out or options.architecture):
         parser.error("--architecture, --data and --held-out want --weights besides")
-    options.steps = options.steps or (10 if options.quick else 400)
-    options.n_images = options.n_images or (40 if options.quick else None)
+    if options.steps is None:
+        options.steps = 10 if options.quick else 400
+    if options.n_images is None and options.quick:
+        options.n_images = 40
+    if options.n_images is not None and options.n_images < 2:
+        parser.error("--n-images wants 2 or more")
     ready = [name for name, spec in vl.CORRUPTIONS.items() if spec.is_ready]
     options.conditions = options.conditions or [f"{name}@3" for name in ready]
     return options
@@ -138,9 +145,11 @@ def family(group: str, name: str) -> list[str]:
     return [f"{member}@1-5" for member in members if vl.CORRUPTIONS[member].family == name]
 
 
-def described(conditions: Sequence[str], p_clean: float) -> str:
+def described(recipe: vl.training.FinetuneConfig) -> str:
     """What a fine-tune sees."""
-    return f"{1 - p_clean:.0%} of the images under {', '.join(conditions)}" if conditions else "clean images"
+    if not recipe.conditions:
+        return "clean images"
+    return f"{1 - recipe.p_clean:.0%} of the images under {', '.join(map(str, recipe.conditions))}"
 
 
 def config(

@@ -226,8 +226,7 @@ def test_ctrl_c_ends_without_a_traceback_and_says_how_to_go_on(workplace, capsys
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vl.training, "finetune", interrupted)
-    with pytest.raises(SystemExit, match="130"):
-        main(f"finetune base.safetensors {QUICK} --p-clean 1".split())
+    assert main(f"finetune base.safetensors {QUICK} --p-clean 1".split()) == 130
     assert "what was done is in run, and the same command goes on" in capsys.readouterr().err
 
 
@@ -235,3 +234,19 @@ def test_of_several_processes_one_speaks(workplace, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert main(f"finetune base.safetensors {QUICK} --steps 1 --p-clean 1".split()) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_before_the_steps_ends_without_a_traceback_too(workplace, capsys, monkeypatch):
+    monkeypatch.setattr(finetune, "load", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(f"finetune base.safetensors {QUICK} --p-clean 1".split()) == 130
+    assert capsys.readouterr().err == "vitlens finetune: stopped.\n"
+
+
+def test_numbers_of_any_size_are_seeds(workplace):
+    words = f"finetune base.safetensors {QUICK} --p-clean 1 --steps 1 --seed 99999999999999999999"
+    assert main(words.split()) == 0
+
+
+def test_a_number_of_workers_that_is_none_is_said_in_one_line(workplace, capsys):
+    assert main(f"finetune base.safetensors {QUICK} --p-clean 1 --num-workers -1".split()) == 1
+    assert "num_workers is -1" in capsys.readouterr().err

@@ -30,6 +30,11 @@ from vitlens.training.losses import Trades
         ({"evaluate_every_steps": 0}, "evaluate_every_steps is 0"),
         ({"optimizer": "adamww"}, "optimizer is 'adamww'.*nearest: 'adamw'"),
         ({"optimizer": "adahessian"}, "optimizer is 'adahessian'.*gradients alone"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf"),
+        ({"steps": True}, "steps is True. Expected: a whole number or None"),
+        ({"trainable": ()}, r"trainable is \(\)"),
+        ({"conditions": "gaussian_blur@3"}, "conditions is .*Expected: a list or tuple of conditions"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(change, message):
@@ -44,7 +49,19 @@ def test_an_unknown_condition_is_refused_before_anything_is_run():
         FinetuneConfig(p_clean=1, evaluation_conditions=["gausian_noise@3"])
 
 
-@pytest.mark.parametrize(("epochs", "n_items", "n_steps"), [(1, 8, 2), (1, 9, 3), (0.5, 16, 2), (3, 10, 8)])
+def test_a_recipe_is_its_own_and_does_not_change():
+    names = ["gaussian_noise@1-5"]
+    config = changed(conditions=names, trainable=("head",), snapshot_steps=(2, 0, 2))
+    names.append("contrast@2")
+    assert config.conditions == ("gaussian_noise@1-5",)
+    assert config == changed(conditions=names[:1], trainable="head", snapshot_steps=(0, 2))
+    assert len({config, changed(conditions=names[:1], trainable="head", snapshot_steps=(0, 2))}) == 1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "n_items", "n_steps"),
+    [(1, 8, 2), (1, 9, 3), (0.5, 16, 2), (3, 10, 8), (1.1, 40, 11), (2.2, 40, 22), (0.55, 80, 11)],
+)
 def test_epochs_end_with_a_whole_step(epochs, n_items, n_steps):
     assert FinetuneConfig(p_clean=1, epochs=epochs, batch_size=4).n_steps(n_items) == n_steps
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import random
+import signal
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,6 +15,7 @@ import vitlens as vl
 from vitlens.training import trainer as trainer_module
 from vitlens.training.config import FinetuneConfig
 from vitlens.training.finetune import finetune
+from vitlens.training.generators import all_kept, seed_all
 from vitlens.training.losses import Adversarial, Consistency, Trades
 
 CONFIG = changed()
@@ -275,11 +279,77 @@ def test_a_label_outside_the_classes_is_refused_before_anything_is_written(tmp_p
         ({"steps": None, "epochs": 0.1}, {}, r"warmup_steps is 2. Expected: 0 to steps - 1 = 0"),
         ({"trainable": "haed"}, {}, "head"),
         ({}, {"log_with": ("tensorbored",)}, "tensorbored"),
+        ({}, {"num_workers": -1}, "num_workers is -1"),
+        (
+            {"evaluation_conditions": ("contrast@3",)},
+            {},
+            "evaluation_conditions is .* nothing to evaluate on",
+        ),
+        ({"optimizer": "fusedadamw"}, {}, "timm cannot make the optimizer 'fusedadamw' here"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_the_run(change, kwargs, message):
     with pytest.raises(vl.errors.TrainingError, match=message):
         finetune(start(), items(), changed(**change), progress=False, **kwargs)
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+def test_an_output_that_is_no_folder_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(vl.errors.TrainingError, match="cannot be written"):
+        finetune(start(), items(), CONFIG, tmp_path / place, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("model.safetensors", "mine", "holds a model.safetensors that is not of this run"),
+        ("config.json", '{"mine": 1}', "was not written by a fine-tuning run"),
+    ],
+)
+def test_a_folder_with_anothers_files_is_refused_and_left_as_it_is(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(vl.errors.TrainingError, match=message):
+        finetune(start(), items(), CONFIG, tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+class Unnamed(torch.utils.data.Dataset):
+    """Items whose ids are known only when they are read; all have one name."""
+
+    def __len__(self):
+        return 11
+
+    def __getitem__(self, index):
+        return items()[index] | {"image_id": "same"}
+
+
+def test_two_images_of_one_name_are_refused_when_they_are_read():
+    with pytest.raises(vl.errors.DatasetError, match="Two images of step 0 have the image_id 'same'"):
+        finetune(start(), Unnamed(), CONFIG, progress=False)
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    def __len__(self):
+        return 11
+
+    def __iter__(self):
+        return iter(items())
+
+
+def test_a_stream_that_knows_its_length_is_refused_too():
+    with pytest.raises(vl.errors.TrainingError, match="Streamed without items by index"):
+        finetune(start(), Streamed(), CONFIG, progress=False)
+
+
+def test_what_cannot_be_evaluated_is_said_before_the_steps(monkeypatch, tmp_path):
+    monkeypatch.setattr(trainer_module.Trainer, "step", lambda *_: pytest.fail("a step was made"))
+    small = [item | {"pixels": item["pixels"][:, :16]} for item in items(4)]
+    with pytest.raises(vl.errors.VitlensError, match="16"):
+        finetune(start(), items(), CONFIG, evaluate_on=small, progress=False)
+    broken = changed(evaluation_conditions=[{"nothing": lambda pixels: None}])
+    with pytest.raises(vl.errors.ConditionError, match="nothing"):
+        finetune(start(), items(), broken, tmp_path, evaluate_on=items(4), progress=False)
 
 
 def test_a_recipe_that_cannot_be_trained_leaves_the_folder_to_its_correction(tmp_path):
@@ -317,7 +387,7 @@ def test_a_loss_that_is_no_number_stops_the_run_says_the_step_and_keeps_the_last
 
     monkeypatch.setattr(trainer_module.Trainer, "step", breaks)
     with pytest.raises(
-        vl.errors.TrainingError, match=r"The loss is nan at step 5\..*of 4 steps, is from before"
+        vl.errors.TrainingError, match=r"The loss is nan at step 5\..*of step 4, is from before"
     ):
         finetune(start(), items(), CONFIG, tmp_path, progress=False)
     assert not (tmp_path / "model.safetensors").exists()
@@ -338,7 +408,7 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch):
         return said
 
     monkeypatch.setattr(trainer_module.Trainer, "step", breaks)
-    with pytest.raises(vl.errors.TrainingError, match=r"no finite number after step 3\..*of 2 steps"):
+    with pytest.raises(vl.errors.TrainingError, match=r"no finite number after step 3\..*of step 2"):
         finetune(start(), items(), CONFIG, tmp_path, progress=False)
 
 
@@ -351,6 +421,127 @@ def test_a_finished_run_is_read_back_and_not_run_again(tmp_path, monkeypatch):
     assert again.log.equals(wanted.log)
     assert again.evaluations.equals(wanted.evaluations)
     assert (again.path, dict(again.snapshots)) == (wanted.path, dict(wanted.snapshots))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_finished_run_is_read_back_as_it_was_in_every_respect(tmp_path, dtype):
+    model = start()
+    model.model.to(dtype)
+    model.model.blocks[0].requires_grad_(False)
+    config = changed(drop_path_rate=0.5, p_clean=1, conditions=())
+    results = [finetune(model, items(), config, tmp_path, progress=False).model for _ in range(2)]
+    first, second = (each.model for each in results)
+    assert vl.weights_sha256(first) == vl.weights_sha256(second)
+    assert next(second.parameters()).dtype == dtype
+    trained = [
+        [name for name, each in model.named_parameters() if each.requires_grad] for model in (first, second)
+    ]
+    assert trained[0] == trained[1]
+    assert first.blocks[1].drop_path1.drop_prob == second.blocks[1].drop_path1.drop_prob == 0.5
+
+
+def test_weights_that_blew_up_in_the_last_step_are_not_returned():
+    config = changed(
+        steps=1, warmup_steps=0, optimizer="sgd", learning_rate=3e38, max_grad_norm=None, weight_decay=0
+    )
+    with pytest.raises(vl.errors.TrainingError, match="no finite number after step 0"):
+        finetune(start(), items(), config, progress=False)
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_what_surrounds_the_call_changes_nothing(surroundings, precision):
+    config = changed(precision=precision, evaluate_every_steps=3)
+    wanted = finetune(start(), items(), config, evaluate_on=items(4), progress=False)
+    with surroundings():
+        result = finetune(start(), items(), config, evaluate_on=items(4), progress=False)
+    assert_same(weights(result.model), weights(wanted.model))
+    assert result.evaluations.equals(wanted.evaluations)
+
+
+class Cropping(torch.utils.data.Dataset):
+    """Draws from the three generators that augmentations draw from."""
+
+    def __len__(self):
+        return 11
+
+    def __getitem__(self, index):
+        factor = (torch.rand(1).item() + np.random.rand() + random.random()) / 3  # noqa: NPY002
+        item = items()[index]
+        return item | {"pixels": item["pixels"] * factor}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_data_set_that_draws_is_drawn_from_alike_however_a_step_is_read(tmp_path, monkeypatch, num_workers):
+    config = changed(steps=5)
+    wanted = finetune(start(), Cropping(), config, progress=False)
+    step = trainer_module.Trainer.step
+
+    def stops(self, number, *args):
+        if number == 3:
+            raise ZeroDivisionError
+        return step(self, number, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "step", stops)
+        with pytest.raises(ZeroDivisionError):
+            finetune(start(), Cropping(), config, tmp_path, progress=False, num_workers=num_workers)
+    resumed = finetune(start(), Cropping(), config, tmp_path, progress=False, num_workers=num_workers)
+    assert_same(weights(resumed.model), weights(wanted.model))
+
+
+def test_what_a_data_set_draws_leaves_dropout_alone():
+    class Drawing(Cropping):
+        def __getitem__(self, index):
+            super().__getitem__(index)
+            return items()[index]
+
+    wanted = finetune(start(), items(), CONFIG, progress=False)
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    result = finetune(start(), Drawing(), CONFIG, progress=False)
+    assert_same(weights(result.model), weights(wanted.model))
+    assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+
+
+def test_all_generators_stand_where_they_stood():
+    before = random.getstate(), torch.get_rng_state().tolist()
+    with all_kept():
+        seed_all(3)
+        random.random(), torch.rand(1)
+    assert (random.getstate(), torch.get_rng_state().tolist()) == before
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_the_model_of_any_checkpoint_can_be_loaded_and_the_best_is_named(tmp_path, ema_decay):
+    config = changed(ema_decay=ema_decay, evaluate_every_steps=3, snapshot_steps=(3, 6, 7))
+    result = finetune(start(), items(), config, tmp_path, evaluate_on=items(6), progress=False)
+    step = int(result.best.stem.removeprefix("step-"))
+    assert_same(weights(vl.load(result.best)), weights(vl.load(result.snapshots[step])))
+    means = result.evaluations.groupby("step")["top1_accuracy"].mean()
+    assert means[step] == means[means.index > 0].max()
+    assert vl.load(result.best).provenance["finetuned"]["step"] == step
+    assert finetune(start(), items(), CONFIG, progress=False).best is None
+
+
+def test_a_run_that_was_stopped_has_its_curves(tmp_path, monkeypatch):
+    step = trainer_module.Trainer.step
+
+    def pressed(self, number, *args):
+        if number == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, number, *args)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(start(), items(), CONFIG, tmp_path, progress=False)
+    assert "5 of 7" in (tmp_path / "curves.html").read_text()
 
 
 @pytest.mark.parametrize(

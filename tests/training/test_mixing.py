@@ -21,6 +21,7 @@ from vitlens.images.attacks.balls import LinfBall
 from vitlens.images.streams import stream
 from vitlens.models import HookedViT
 from vitlens.testing import randomize
+from vitlens.training.loading import SeededItems
 from vitlens.training.mixing import Mix, StepBatch, StepOrder
 
 
@@ -94,7 +95,7 @@ def test_parts_follow_one_another_and_are_of_a_size(n_items, batch_size, n_parts
 def test_a_sampler_feeds_a_loader_with_a_process_s_own_parts():
     order = StepOrder(n_items=10, batch_size=7, seed=1)
     sampler = order.sampler(range(2, 5), n_parts=4, parts=(2, 3))
-    loader = DataLoader(range(10), batch_sampler=sampler, collate_fn=list)
+    loader = DataLoader(SeededItems(range(10), seed=0), batch_sampler=sampler, collate_fn=list)
     assert list(loader) == [order.part(step, 4, part) for step in (2, 3, 4) for part in (2, 3)]
     assert len(sampler) == 6
 

@@ -207,3 +207,14 @@ def test_going_on_in_other_parts_is_said(tmp_path, monkeypatch):
     checkpoints.write(dataclasses.replace(checkpoints.newest(), n_parts=3))
     with pytest.warns(UserWarning, match="made its steps in 3 parts .* and goes on in 1"):
         finetune(start(), items(), changed(), tmp_path, progress=False)
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(ZeroDivisionError):
+            finetune(start(), items(), changed(), tmp_path, progress=False)
+    left = tmp_path / "checkpoints" / ".step-000006.safetensors.k1ll3d.part"
+    left.write_bytes(b"half")
+    finetune(start(), items(), changed(), tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.part"))

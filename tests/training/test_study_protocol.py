@@ -156,6 +156,15 @@ def test_what_does_not_go_together_is_refused_before_anything_is_loaded(examples
     assert "--weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("line", "message"), [("--p-clean 2", "p_clean is 2"), ("--steps 0", "steps is 0")])
+def test_a_recipe_that_makes_no_sense_is_refused_before_anything_is_trained(
+    examples, line, message, tmp_path
+):
+    with pytest.raises(vl.errors.TrainingError, match=message):
+        examples[0].main([*line.split(), "--output", str(tmp_path / "study")])
+    assert not (tmp_path / "study").exists()
+
+
 def made(n=40):
     """Ranks and probabilities of five checkpoints under three conditions."""
     generator = np.random.default_rng(0)

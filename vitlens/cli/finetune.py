@@ -18,14 +18,13 @@ from ..images import folder, frost, register_corruption
 from ..models import load
 
 HELP = "Fine-tune a checkpoint on clean and corrupted images; the same command goes on with a stopped run"
-INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended, as shells count it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; each of the recipe is called as its field of `FinetuneConfig`."""
     add = parser.add_argument
-    add("weights", type=Path, metavar="WEIGHTS", help="where to start: a file of vitlens, or a state dict")
+    start = "where to start: a file of vitlens, or a state dict; write it first"
+    add("weights", type=Path, metavar="WEIGHTS", help=start)
     add("--architecture", metavar="NAME", help="timm's name, for a bare state dict")
     add("--num-classes", type=int, metavar="N", help="classes of a bare state dict, if not timm's default")
     add("--data", type=Path, required=True, metavar="DIR", help="images: a folder for each class")
@@ -78,10 +77,9 @@ def run(chosen: argparse.Namespace) -> None:
             progress=not chosen.no_progress,
         )
     except KeyboardInterrupt:
-        sys.stderr.write(
-            f"vitlens finetune: stopped; what was done is in {chosen.output}, and the same command goes on.\n"
-        )
-        raise SystemExit(INTERRUPTED) from None
+        raise KeyboardInterrupt(
+            f"what was done is in {chosen.output}, and the same command goes on"
+        ) from None
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         sys.stdout.write(_told(result.evaluations))
         sys.stdout.write(f"{result.path}\n")
@@ -122,7 +120,7 @@ _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "optimizer": {
         "optimizer": _some(str, "NAME", "timm's name of it (default adamw)"),
         "learning_rate": _some(_fraction, "RATE", "after the warm-up (default 1e-4)"),
-        "warmup_steps": _some(int, "N", "steps in which the rate rises from zero (default 0)"),
+        "warmup_steps": _some(int, "N", "steps in which the rate rises, in equal parts (default 0)"),
         "weight_decay": _some(_fraction, "W", "(default 0.05)"),
         "layer_decay": _some(_number_or_none, "F", "factor from a block to the one below (default none)"),
         "max_grad_norm": _some(_number_or_none, "NORM", "gradients are clipped to it; or none (default 1.0)"),
@@ -143,12 +141,16 @@ _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "choices": ["cross_entropy", "adversarial", "trades", "consistency"],
             "help": "(default cross_entropy)",
         },
-        "eps": _some(_fraction, "EPS", "adversarial, trades: radius on pixels in [0, 1], such as 4/255"),
-        "alpha": _some(_fraction, "ALPHA", "adversarial, trades: length of the attack's step"),
-        "attack_steps": _some(int, "N", "adversarial, trades: the attack's steps"),
-        "norm": {"choices": ["linf", "l2"], "help": "adversarial, trades: the radius's norm"},
-        "beta": _some(_fraction, "BETA", "trades: weight of robustness"),
-        "consistency_weight": _some(_fraction, "W", "consistency: weight of the Jensen–Shannon divergence"),
+        "eps": _some(_fraction, "EPS", "adversarial, trades: radius on pixels in [0, 1] (default 4/255)"),
+        "alpha": _some(
+            _fraction, "ALPHA", "adversarial, trades: length of the attack's step (default 2.5 eps / steps)"
+        ),
+        "attack_steps": _some(int, "N", "adversarial, trades: the attack's steps (default 10)"),
+        "norm": {"choices": ["linf", "l2"], "help": "adversarial, trades: the radius's norm (default linf)"},
+        "beta": _some(_fraction, "BETA", "trades: weight of robustness (default 6)"),
+        "consistency_weight": _some(
+            _fraction, "W", "consistency: weight of the Jensen–Shannon divergence (default 12)"
+        ),
     },
     "what is measured and kept on the way": {
         "evaluation_conditions": {

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from ..errors import VitlensError
 from . import corrupt, finetune
 
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C ended, as shells count it."""
+
 _COMMANDS = {"corrupt": corrupt, "finetune": finetune}
 
 
@@ -19,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `vitlens`; None takes the process's own.
 
     Returns:
-        0; or 1 where vitlens refused something, with its message on standard error.
+        0; 1 where vitlens refused something, with its message on standard error; 130 after Ctrl-C.
 
     Example:
         >>> main(["corrupt", "no such file.jpg", "--output", "sheet.html"])
@@ -38,4 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (VitlensError, OSError) as error:
         sys.stderr.write(f"vitlens {chosen.command}: {error}\n")
         return 1
+    except KeyboardInterrupt as stopped:
+        said = f"; {stopped}" if str(stopped) else ""
+        sys.stderr.write(f"vitlens {chosen.command}: stopped{said}.\n")
+        return INTERRUPTED
     return 0

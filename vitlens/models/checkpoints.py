@@ -2,6 +2,7 @@
 
 The file holds timm's own state dict. Its metadata has, as JSON strings, `architecture` (how to build the
 module), `data_config` (normalisation and preprocessing), `provenance` and `vitlens` (the format's version).
+A file that holds more than the model says in `prefix` what the names of the model's tensors begin with.
 """
 
 from __future__ import annotations
@@ -59,21 +60,41 @@ def save(
         True
     """
     hooked = model if isinstance(model, HookedViT) else HookedViT(model)
-    description: Description
-    if architecture is None:
-        description = hooked.description or describe(hooked.model)
-    else:
-        description = {"kind": "timm", "name": architecture, "kwargs": kwargs}
-    metadata = {
-        "vitlens": FORMAT_VERSION,
-        "architecture": json.dumps(description),
-        "data_config": json.dumps(hooked.data_config),
-        "provenance": json.dumps({**hooked.provenance, **(provenance or {})}),
-    }
+    metadata = said_of(hooked, architecture, provenance, **kwargs)
     state = {name: tensor.detach().contiguous() for name, tensor in hooked.model.state_dict().items()}
     with whole(path) as temporary:
         save_file(state, temporary, metadata=metadata)
     return Path(path)
+
+
+def said_of(
+    model: HookedViT,
+    architecture: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> dict[str, str]:
+    """What a file's metadata say of the model in it, so that `load` needs nothing else.
+
+    Args:
+        model: the model.
+        architecture: as for `save`.
+        provenance: as for `save`.
+        **kwargs: as for `save`.
+
+    Raises:
+        ArchitectureError: it cannot be told how the module was built.
+    """
+    description: Description
+    if architecture is None:
+        description = model.description or describe(model.model)
+    else:
+        description = {"kind": "timm", "name": architecture, "kwargs": kwargs}
+    return {
+        "vitlens": FORMAT_VERSION,
+        "architecture": json.dumps(description),
+        "data_config": json.dumps(model.data_config),
+        "provenance": json.dumps({**model.provenance, **(provenance or {})}),
+    }
 
 
 def load(
@@ -83,7 +104,7 @@ def load(
     device: torch.device | str = "cpu",
     **kwargs: Any,
 ) -> HookedViT:
-    """Load a model that `save` wrote, or a bare state dict of a timm architecture.
+    """Load a model that `save` wrote, that of a fine-tuning checkpoint, or a bare state dict of timm's.
 
     Args:
         path: a `.safetensors` file, or a `.pth` / `.pt` file that holds tensors only (no pickle is run).
@@ -145,7 +166,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+                metadata = dict(file.metadata() or {})
+                prefix = metadata.get("prefix", "")
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
         return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path), {}
     except CheckpointError:
         raise

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from typing import Any
 
 from timm.optim import get_optimizer_info, list_optimizers
 
 from ..errors import TrainingError
 from ..images import Condition, parse_conditions
+from ..images.values import is_real, is_whole
 from ..names import nearest
 from ..running.passes import PRECISIONS
 from .losses import CrossEntropy, Objective
@@ -18,6 +20,15 @@ from .mixing import Mix
 
 DEFAULT_STEPS = 1000
 """Optimizer steps where neither `steps` nor `epochs` is said."""
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]] = {
+    "int": (is_whole, int, "a whole number"),
+    "float": (is_real, float, "a number"),
+    "str": (lambda value: isinstance(value, str), str, "a text"),
+}
+"""For what a field is annotated with: how it is told, what it is kept as, and its words."""
+
+_SERIES = ("conditions", "evaluation_conditions", "snapshot_steps")
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,9 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            # Kept as Python's own and unchangeable: what is written beside the result stays true.
+            object.__setattr__(self, each.name, _plain(each.name, str(each.type), getattr(self, each.name)))
         self.choices()
         parse_conditions(self.evaluation_conditions)
         named = ", ".join(f"'{name}'" for name in PRECISIONS)
@@ -119,7 +133,7 @@ class FinetuneConfig:
             ),
             ("learning_rate", 0 < self.learning_rate < math.inf, "more than 0"),
             ("warmup_steps", self.warmup_steps >= 0, "0 or more"),
-            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
             ("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "more than 0, at most 1"),
             (
                 "drop_path_rate",
@@ -153,7 +167,8 @@ class FinetuneConfig:
         """
         if self.epochs is None:
             return DEFAULT_STEPS if self.steps is None else self.steps
-        n_steps = math.ceil(self.epochs * n_items / self.batch_size)
+        # As it is written: 1.1 is a little more than eleven tenths, and would be a step more.
+        n_steps = math.ceil(Fraction(repr(self.epochs)) * n_items / self.batch_size)
         self._fits(n_steps)
         return n_steps
 
@@ -178,10 +193,39 @@ class FinetuneConfig:
         for name in ("conditions", "evaluation_conditions"):
             values[name] = [_condition_name(spec) for spec in values[name]]
         values["loss"] = _described(self.loss)
-        values["snapshot_steps"] = sorted(set(self.snapshot_steps))
-        if not isinstance(self.trainable, str):
-            values["trainable"] = list(self.trainable)
+        values["snapshot_steps"] = list(self.snapshot_steps)
+        values["trainable"] = self.trainable if isinstance(self.trainable, str) else list(self.trainable)
         return values
+
+
+def _plain(name: str, annotation: str, value: Any) -> Any:
+    """A field's value as it is kept."""
+    if name in _SERIES:
+        return _series(name, value)
+    if name == "trainable":
+        words = () if not isinstance(value, Iterable) else (value,) if isinstance(value, str) else (*value,)
+        if not words or not all(isinstance(word, str) for word in words):
+            raise _senseless(name, value, "'all', or names of some of the model's parts")
+        return words[0] if len(words) == 1 else words
+    kind, *rest = annotation.split(" | ")
+    if kind not in _KINDS or (value is None and rest):
+        return value
+    is_such, kept_as, words_for = _KINDS[kind]
+    if not is_such(value):
+        raise _senseless(name, value, words_for + (" or None" if rest else ""))
+    return kept_as(value)
+
+
+def _series(name: str, value: Any) -> tuple[Any, ...]:
+    of = "whole numbers" if name == "snapshot_steps" else "conditions"
+    if isinstance(value, str | Mapping | Condition) or not isinstance(value, Iterable):
+        raise _senseless(name, value, f"a list or tuple of {of}")
+    members = tuple(value)
+    if name != "snapshot_steps":
+        return members
+    if not all(map(is_whole, members)):
+        raise _senseless(name, value, f"a list or tuple of {of}")
+    return tuple(sorted(set(map(int, members))))
 
 
 def _condition_name(spec: Any) -> str:

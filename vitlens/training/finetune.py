@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from ..errors import TrainingError
+from ..errors import SpaceError, TrainingError, VitlensError
 from ..files import read_json, write_json
+from ..images.values import is_whole
 from ..models import HookedViT, load, save, weights_sha256
+from .checkpoints import Checkpoints
 from .config import FinetuneConfig
 from .curves import write_curves
 from .log import Log
@@ -26,6 +30,19 @@ from .trackers import Trackers, check_trackers
 from .trainer import Trainer
 
 
+@contextlib.contextmanager
+def _in_its_own_right() -> Iterator[None]:
+    """Whatever surrounds the call: gradients are on, and the precision is the recipe's."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+@_in_its_own_right()
 def finetune(
     model: HookedViT,
     dataset: Any,
@@ -43,11 +60,13 @@ def finetune(
     alone, dropout and drop path on (seed, step, part of the step). A run that was killed goes on from its
     last checkpoint when the same call is made again, and ends with the same weights, bit for bit, on the same
     machine with the same number of threads and processes (on a GPU, as far as its kernels repeat themselves:
-    see `torch.use_deterministic_algorithms`). A finished run is read back.
+    see `torch.use_deterministic_algorithms`). A finished run is read back. What a data set draws itself,
+    as for a random crop, from torch's generator of the CPU, numpy's or Python's, comes from (seed, step,
+    image) too.
 
     Under `torchrun` or `accelerate launch` each process takes its share of every step: `batch_size` is that
     of all together. The device is accelerate's choice: a GPU where there is one, unless ACCELERATE_USE_CPU
-    is set.
+    is set. Two runs at once want two processes: threads would share torch's generators.
 
     Args:
         model: where to start; it is left as it is.
@@ -66,8 +85,9 @@ def finetune(
         `ema_decay` the model is the average; the weights as trained are in the last checkpoint.
 
     Raises:
-        TrainingError: the folder holds another run, the data have another number of classes than the model,
-            the recipe does not fit the data, or the loss is no number.
+        TrainingError: the folder holds another run or cannot be written, the data have another number of
+            classes than the model, the recipe does not fit the data, or the loss is no number.
+        AnalysisError: of several processes another is gone, or has failed.
         LabelError: a label is outside the model's classes.
         CheckpointError: there are checkpoints in the folder, and none can be read.
         SpaceError: the disk is full; the last checkpoint is whole.
@@ -81,6 +101,7 @@ def finetune(
         >>> len(result.log), result.path
         (2, None)
     """
+    _check_kinds(model, config, num_workers)
     n_items = check_data(dataset, model, config)
     if evaluate_on is not None:
         check_data(evaluate_on, model, config, "data set evaluate_on")
@@ -106,7 +127,7 @@ def finetune(
         if folder is not None:
             together.first(lambda: _claim(folder, run), "making the output folder")
             if (folder / "model.safetensors").exists():
-                return _finished(folder, run, config, model.device)
+                return _finished(folder, run, trainer.shown, model, config)
         log = Log(None if folder is None else folder / "log.jsonl", writes=together.is_first)
         # Together: one that cannot start in the first process stops all of them.
         with together.shared.together("starting the trackers"):
@@ -117,6 +138,11 @@ def finetune(
         )  # fmt: skip
         try:
             loop.run_steps()
+        except (VitlensError, KeyboardInterrupt):
+            if folder is not None and together.is_first and log.path is not None and log.path.exists():
+                with contextlib.suppress(VitlensError, OSError):  # the error is what has to be seen
+                    write_curves(log, folder / "curves.html")
+            raise
         finally:
             trackers.finish()
         trainer.shown.provenance.update(origin(trainer, run, n_steps))
@@ -125,6 +151,29 @@ def finetune(
             path = folder / "model.safetensors"
             together.first(lambda: _end(trainer.shown, folder), "writing the result")
     return _result(_as_given(trainer.shown, model), log, path, folder, config)
+
+
+def _check_kinds(model: Any, config: Any, num_workers: Any) -> None:
+    for name, value, holds, expected, remedy in (
+        ("model", model, isinstance(model, HookedViT), "a HookedViT", "Wrap it: vitlens.HookedViT(model)."),
+        (
+            "config",
+            config,
+            isinstance(config, FinetuneConfig),
+            "a FinetuneConfig",
+            "Write vitlens.training.FinetuneConfig(...).",
+        ),
+        (
+            "num_workers",
+            num_workers,
+            is_whole(num_workers) and num_workers >= 0,
+            "a whole number of 0 or more",
+            "Leave it out to load images in this process.",
+        ),
+    ):
+        if not holds:
+            given = repr(value) if name == "num_workers" else f"a {type(value).__name__}"
+            raise TrainingError(f"{name} is {given}.", expected=expected, remedy=remedy)
 
 
 def _check_wishes(config: FinetuneConfig, folder: Path | None, evaluate_on: Any) -> None:
@@ -139,6 +188,12 @@ def _check_wishes(config: FinetuneConfig, folder: Path | None, evaluate_on: Any)
             f"evaluate_every_steps is {config.evaluate_every_steps}, and there is nothing to evaluate on.",
             expected="a data set to evaluate on",
             remedy="Pass evaluate_on=, or leave evaluate_every_steps out.",
+        )
+    if evaluate_on is None and config.evaluation_conditions != ("clean",):
+        raise TrainingError(
+            f"evaluation_conditions is {config.evaluation_conditions}, and there is nothing to evaluate on.",
+            expected="a data set to evaluate on",
+            remedy="Pass evaluate_on=, or leave evaluation_conditions out.",
         )
 
 
@@ -157,9 +212,34 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
     """Make the folder this run's own."""
     config = folder / "config.json"
     if config.exists():
-        check_same_run(read_json(config), run, folder)
-    else:
-        write_json(config, run)
+        found = read_json(config)
+        if not isinstance(found, dict) or "config" not in found:
+            raise TrainingError(
+                f"{config} was not written by a fine-tuning run.",
+                expected="a folder that is new, empty or this run's own",
+                remedy="Name another output folder.",
+            )
+        check_same_run(found, run, folder)
+    elif (folder / "model.safetensors").exists():
+        raise TrainingError(
+            f"{folder} holds a model.safetensors that is not of this run.",
+            expected="a folder that is new, empty or this run's own",
+            remedy="Name another output folder.",
+        )
+    try:
+        if not config.exists():
+            write_json(config, run)
+        # What a run wrote at when it was killed; nothing else ever would remove it.
+        for left in folder.rglob(".*.part"):
+            left.unlink()
+    except SpaceError:
+        raise
+    except OSError as error:
+        raise TrainingError(
+            f"The output folder {folder} cannot be written ({type(error).__name__}: {error}).",
+            expected="a folder that can be made, in which this process may write",
+            remedy="Name another, or see to its permissions.",
+        ) from error
 
 
 def _end(tuned: HookedViT, folder: Path) -> None:
@@ -169,19 +249,21 @@ def _end(tuned: HookedViT, folder: Path) -> None:
 
 
 def _finished(
-    folder: Path, run: dict[str, Any], config: FinetuneConfig, device: torch.device
+    folder: Path, run: dict[str, Any], tuned: HookedViT, model: HookedViT, config: FinetuneConfig
 ) -> FinetuneResult:
-    """The result of a run that has come to its end before."""
+    """The result of a run that has come to its end before, in `tuned`, which was built as it was then."""
     final = folder / "model.safetensors"
-    model = load(final, device=device)
-    found = model.provenance.get("finetuned")
+    found = load(final).provenance.get("finetuned")
     if not isinstance(found, dict) or {name: found.get(name) for name in run} != json.loads(json.dumps(run)):
         raise TrainingError(
             f"{final} is not what this run would have written.",
             expected="no model.safetensors, or this run's own",
             remedy="Name another output folder.",
         )
-    return _result(model, Log(folder / "log.jsonl", writes=False), final, folder, config)
+    tuned.model.load_state_dict(load_file(final))  # load's are in float32, the run's in the model's own
+    tuned.provenance["finetuned"] = found
+    log = Log(folder / "log.jsonl", writes=False)
+    return _result(_as_given(tuned, model), log, final, folder, config)
 
 
 def _as_given(tuned: HookedViT, model: HookedViT) -> HookedViT:
@@ -200,4 +282,8 @@ def _result(
         {} if folder is None else {step: snapshot_path(folder, step) for step in set(config.snapshot_steps)}
     )
     snapshots = {step: where for step, where in sorted(kept.items()) if where.exists()}
-    return FinetuneResult(model, log.frame("step"), log.frame("evaluation"), path, snapshots)
+    best_step = log.best_step()
+    best = None
+    if folder is not None and best_step is not None:
+        best = Checkpoints(folder / "checkpoints").path(best_step)
+    return FinetuneResult(model, log.frame("step"), log.frame("evaluation"), path, snapshots, best)

@@ -116,6 +116,18 @@ class Log:
         found = self.rows(kind)
         return pd.DataFrame(found) if found else pd.DataFrame(columns=list(COLUMNS[kind]))
 
+    def best_step(self) -> int | None:
+        """After how many steps the accuracy was best, as the mean over conditions; the first of equals.
+
+        Returns:
+            The steps made, the start left out; None where nothing has been evaluated since.
+        """
+        found: dict[int, list[float]] = {}
+        for row in self.rows("evaluation"):
+            found.setdefault(row["step"], []).append(row["top1_accuracy"])
+        means = {step: math.fsum(values) / len(values) for step, values in found.items() if step > 0}
+        return max(means, key=lambda step: means[step], default=None)
+
     def evaluated(self, step: int, conditions: Iterable[str]) -> bool:
         """Whether the evaluation after `step` steps stands here, under all these conditions."""
         return set(conditions) <= {

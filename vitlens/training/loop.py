@@ -18,12 +18,15 @@ from tqdm.auto import tqdm
 
 from ..errors import TrainingError
 from ..images import Condition, collate, parse_conditions
+from ..images.streams import stream
 from ..models import save
+from ..models.checkpoints import said_of
 from .checkpoints import Checkpoints, step_name
 from .config import FinetuneConfig
 from .curves import write_curves
 from .evaluating import evaluate
 from .interrupts import Interrupt, not_in_workers
+from .loading import SeededItems
 from .log import Log
 from .state import State, check_same_run, read_state
 from .trackers import Trackers
@@ -90,6 +93,7 @@ class Loop:
         if first_step == 0:
             self._keep_snapshot(0)
         self._evaluate(first_step)
+        self._rehearse()
         with tqdm(
             total=self._n_steps,
             initial=first_step,
@@ -131,7 +135,7 @@ class Loop:
     def _batches(self, first_step: int) -> Iterator[Loaded]:
         trainer = self._trainer
         loader = DataLoader(
-            self._dataset,
+            SeededItems(self._dataset, self._config.seed),
             batch_sampler=trainer.order.sampler(
                 range(first_step, self._n_steps), trainer.n_parts, trainer.parts
             ),
@@ -139,7 +143,7 @@ class Loop:
             num_workers=self._num_workers,
             worker_init_fn=not_in_workers,
             pin_memory=trainer.model.device.type == "cuda",
-            generator=torch.Generator().manual_seed(self._config.seed),
+            generator=stream(self._config.seed, "loader", "workers", 0),
         )
         return iter(loader)
 
@@ -158,7 +162,7 @@ class Loop:
                 raise TrainingError(
                     f"The loss is {loss} at step {step}.",
                     expected="a finite loss",
-                    remedy="Lower learning_rate or lengthen warmup_steps; " + self._where_it_stands(),
+                    remedy="Lower learning_rate or lengthen warmup_steps" + self._where_it_stands(),
                 )
             rows.append(
                 {
@@ -210,22 +214,26 @@ class Loop:
         return done % every == 0 or done == self._n_steps or self._is_evaluation_due(done)
 
     def _checkpoint(self, done: int) -> None:
-        checkpoints = self._checkpoints
-        if checkpoints is None:
-            return
         if not self._trainer.is_finite():
             raise TrainingError(
                 f"A weight is no finite number after step {done - 1}.",
                 expected="finite weights",
-                remedy="Lower learning_rate, lengthen warmup_steps or set max_grad_norm; "
+                remedy="Lower learning_rate, lengthen warmup_steps or set max_grad_norm"
                 + self._where_it_stands(),
             )
+        checkpoints = self._checkpoints
+        if checkpoints is None:
+            return
 
         def write() -> None:
             # The log first: at worst it is ahead of the checkpoint, and is cut back on resuming.
             self._log.sync()
-            state = State(done, self._run, self._trainer.n_parts, self._trainer.state())
-            checkpoints.write(state, self._best())
+            trainer = self._trainer
+            is_averaged = trainer.shown is not trainer.model
+            said = said_of(trainer.shown, provenance=origin(trainer, self._run, done))
+            said["prefix"] = "averaged." if is_averaged else "model."
+            state = State(done, self._run, trainer.n_parts, trainer.state(), said)
+            checkpoints.write(state, self._log.best_step())
 
         self._together.first(write, "writing a checkpoint")
         self._clock = time.perf_counter()
@@ -238,10 +246,11 @@ class Loop:
         self._together.first(lambda: save(self._trainer.shown, path, provenance=said), "keeping a snapshot")
 
     def _where_it_stands(self) -> str:
+        if self._folder is None:
+            return "."
         steps = [] if self._checkpoints is None else self._checkpoints.steps()
-        return (
-            f"the last checkpoint, of {steps[-1]} steps, is from before." if steps else "nothing was written."
-        )
+        kept = f" The last checkpoint, of step {steps[-1]}, is from before, and is kept." if steps else ""
+        return f", with an output folder of its own for the other recipe.{kept}"
 
     # ------------------------------------------------------------------ seeing
 
@@ -250,6 +259,21 @@ class Loop:
         if self._evaluate_on is None:
             return False
         return done == self._n_steps or (every is not None and done % every == 0)
+
+    def _rehearse(self) -> None:
+        """Evaluate on one image: what cannot be evaluated is said before the steps, not after them."""
+        if self._evaluate_on is not None:
+            evaluate(
+                self._trainer.shown,
+                [self._evaluate_on[0]],
+                self._conditions,
+                step=0,
+                folder=None,
+                batch_size=1,
+                seed=self._config.seed,
+                precision=self._config.precision,
+                progress=False,
+            )
 
     def _evaluate(self, done: int) -> None:
         names = [condition.name for condition in self._conditions]
@@ -275,17 +299,9 @@ class Loop:
     def _seen(self, rows: list[dict[str, Any]]) -> None:
         self._write(rows)
         if self._checkpoints is not None:
-            self._checkpoints.keep(self._best())
+            self._checkpoints.keep(self._log.best_step())
         if self._folder is not None:
             write_curves(self._log, self._folder / "curves.html")
-
-    def _best(self) -> int | None:
-        """After how many steps the accuracy was best, as the mean over conditions; the first of equals."""
-        found: dict[int, list[float]] = {}
-        for row in self._log.rows("evaluation"):
-            found.setdefault(row["step"], []).append(row["top1_accuracy"])
-        means = {step: math.fsum(values) / len(values) for step, values in found.items() if step > 0}
-        return max(means, key=lambda step: means[step], default=None)
 
 
 def origin(trainer: Trainer, run: dict[str, Any], step: int) -> dict[str, Any]:

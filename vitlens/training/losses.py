@@ -19,6 +19,7 @@ from ..errors import TrainingError
 from ..images import Attack, AttackObjective
 from ..images.attacks import attacked
 from ..images.attacks.spec import EPS_PIXEL, STEPS
+from ..images.values import is_real
 from ..models import HookedViT, evaluating
 from .mixing import Mix, StepBatch
 
@@ -329,7 +330,7 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Float[Tensor, " batch"]:
 
 def _check_weight(name: str, value: float) -> None:
     # Written so that NaN is refused too.
-    if not 0 <= value < float("inf"):
+    if not is_real(value) or not 0 <= value < float("inf"):
         raise TrainingError(
             f"{name} is {value!r}.", expected="a finite number of 0 or more", remedy=f"Correct {name}."
         )

@@ -7,17 +7,33 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..errors import TrainingError
+from ..errors import DatasetError, TrainingError
 from ..images import Attack, Batch, Condition, WhiteBox
 from ..images.fourier import FourierPerturbation
 from ..images.streams import stream
 from ..models import HookedViT, evaluating
+from .generators import kept, seed_torch
+
+
+class Place(NamedTuple):
+    """Where an item stands in a run.
+
+    Attributes:
+        step: the optimizer step.
+        item: its index in the data set.
+        occurrence: how often it came earlier in the step.
+    """
+
+    step: int
+    item: int
+    occurrence: int
 
 
 class StepOrder:
@@ -67,7 +83,7 @@ class StepOrder:
         return _earlier([*before, *self.part(step, n_parts, part)])[len(before) :]
 
     def sampler(self, steps: range, n_parts: int = 1, parts: Sequence[int] = (0,)) -> PartSampler:
-        """Batches of indices for a `DataLoader`: for each step, the parts that are one process's own.
+        """Batches of places for a `DataLoader`: for each step, the parts that are one process's own.
 
         Args:
             steps: the steps, in order.
@@ -91,8 +107,8 @@ class StepOrder:
 
 
 @dataclass(frozen=True)
-class PartSampler(Sampler[list[int]]):
-    """Some parts of some steps, one batch of indices each; what `StepOrder.sampler` gives."""
+class PartSampler(Sampler[list[Place]]):
+    """Some parts of some steps, one batch of places each; what `StepOrder.sampler` gives."""
 
     order: StepOrder
     steps: range
@@ -102,10 +118,12 @@ class PartSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return len(self.steps) * len(self.parts)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Place]]:
         for step in self.steps:
             for part in self.parts:
-                yield self.order.part(step, self.n_parts, part)
+                shared = (step, self.n_parts, part)
+                items = zip(self.order.part(*shared), self.order.occurrences(*shared), strict=True)
+                yield [Place(step, *item) for item in items]
 
 
 @dataclass(frozen=True)
@@ -189,6 +207,9 @@ class Mix:
 
         Returns:
             The part; nothing is drawn yet.
+
+        Raises:
+            DatasetError: two images have one name.
         """
         if occurrences is None:
             occurrences = _earlier(batch.image_ids)
@@ -196,6 +217,13 @@ class Mix:
             f"{image_id}\n{before + 1}" if before else image_id
             for image_id, before in zip(batch.image_ids, occurrences, strict=True)
         )
+        twice = next((name for name, before in zip(apart, _earlier(apart), strict=True) if before), None)
+        if twice is not None:
+            raise DatasetError(
+                f"Two images of step {step} have the image_id {twice!r}.",
+                expected="a name for each image that no other has, as corruptions are drawn by it",
+                remedy="Give each item an image_id of its own, such as its path in the data set.",
+            )
         return StepBatch(batch.pixels, batch.labels, apart, self.seed, step, self, model)
 
     def draw(self, stream_id: str, step: int) -> tuple[int, int] | None:
@@ -322,11 +350,6 @@ def _own_draws(
     if not (callable(condition.corruption) or isinstance(condition.corruption, WhiteBox)):
         yield
         return
-    number = stream(seed, stream_id, condition.name, 0, step).initial_seed()
-    is_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if is_cuda else []):
-        torch.default_generator.manual_seed(number)
-        if is_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(number)
+    with kept(device):
+        seed_torch(device, stream(seed, stream_id, condition.name, 0, step).initial_seed())
         yield

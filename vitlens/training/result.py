@@ -23,6 +23,8 @@ class FinetuneResult:
             `condition`, `top1_accuracy` and `correct_probability`, each with its 95 % interval in `_low` and
             `_high`, and `n_images`. Empty where nothing was evaluated.
         path: the final checkpoint, which `vitlens.load` reads; None without an output folder.
+        best: the checkpoint of the evaluation whose accuracy was best, as the mean over its conditions, which
+            `vitlens.load` reads; None without an output folder or evaluations.
         snapshots: steps made -> the model as it was then, which `vitlens.load` reads; empty without an
             output folder.
 
@@ -41,3 +43,4 @@ class FinetuneResult:
     evaluations: pd.DataFrame
     path: Path | None
     snapshots: Mapping[int, Path] = field(default_factory=dict)
+    best: Path | None = None

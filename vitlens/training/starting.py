@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from timm.layers import DropPath
 from torch import nn
-from torch.utils.data import Subset
+from torch.utils.data import IterableDataset, Subset
 
 from ..errors import ArchitectureError, TrainingError
 from ..images import check
@@ -64,7 +64,8 @@ def check_data(dataset: Any, model: HookedViT, config: FinetuneConfig, name: str
         LabelError: a label is none of the classes.
         DatasetError: an image id comes twice.
     """
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
+    by_index = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not by_index or isinstance(dataset, IterableDataset) or len(dataset) == 0:
         raise TrainingError(
             f"The {name} is a {type(dataset).__name__} without items by index.",
             expected="a sequence or a map-style torch Dataset with at least one item",

@@ -19,6 +19,9 @@ from ..files import differences, whole
 
 FORMAT_VERSION = "1"
 
+_OWN = ("vitlens_training", "step", "run", "n_parts", "parts", "crc32")
+"""What the metadata say of the state itself."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -30,12 +33,14 @@ class State:
         n_parts: in how many parts each step was made, over all processes.
         parts: name -> nested dicts, lists and tuples of tensors, numbers, strings and None: what
             `state_dict()` gave of the model, its average, the optimizer and the gradients' scale.
+        model: what the metadata say besides, so that `vitlens.load` finds the model in the file.
     """
 
     step: int
     run: Mapping[str, Any]
     n_parts: int = 1
     parts: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_state(path: Path, state: State) -> None:
@@ -65,6 +70,7 @@ def write_state(path: Path, state: State) -> None:
             tensors[name] = tensor.clone()
         storages.add(tensors[name].untyped_storage().data_ptr())
     metadata = {
+        **state.model,
         "vitlens_training": FORMAT_VERSION,
         "step": str(state.step),
         "run": json.dumps(state.run, sort_keys=True),
@@ -93,6 +99,7 @@ def read_state(path: Path) -> State:
             json.loads(metadata["run"]),
             int(metadata["n_parts"]),
             _unpacked(json.loads(metadata["parts"]), tensors),
+            {name: said for name, said in metadata.items() if name not in _OWN},
         )
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(

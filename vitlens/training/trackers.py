@@ -36,9 +36,9 @@ def check_trackers(log_with: Sequence[str | GeneralTracker], folder: Path | None
         ...
         vitlens.errors.TrainingError: log_with has 'tensorbored'. ...
     """
-    if isinstance(log_with, str | GeneralTracker):
+    if isinstance(log_with, str | GeneralTracker) or not isinstance(log_with, Sequence):
         raise TrainingError(
-            f"log_with is {log_with!r} by itself.",
+            f"log_with is {log_with!r}{' by itself' if log_with is not None else ''}.",
             expected="a list or tuple of trackers",
             remedy='Write log_with=("tensorboard",), say.',
         )
@@ -71,8 +71,9 @@ def check_trackers(log_with: Sequence[str | GeneralTracker], folder: Path | None
 class Trackers:
     """Trackers of a run, which get its configuration once and its rows as they come.
 
-    A tracker given by name calls the project "vitlens" and keeps its files, if it has any, in the folder
-    `trackers` of the run; make it yourself to have it otherwise. One that fails during the run is left out
+    A tracker given by name calls the project "vitlens" and, if it has to be told where to keep its files, as
+    tensorboard has, keeps them in the folder `trackers` of the run; others, such as wandb, choose a place
+    themselves. Make it yourself to have it otherwise. One that fails during the run is left out
     from then on, with a warning: the run and its own log go on. A run that is resumed begins a new run of
     the tracker, which shows the steps from there on.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -12,11 +11,13 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
+from ..errors import TrainingError
 from ..images import Batch
 from ..images.streams import stream
 from ..models import HookedViT
 from ..running.passes import mixed
 from .config import FinetuneConfig
+from .generators import kept, seed_torch
 from .mixing import StepOrder
 from .processes import Processes
 from .trainable import set_trainable
@@ -51,13 +52,7 @@ class Trainer:
         first = together.rank * config.accumulation_steps
         self.parts = range(first, first + config.accumulation_steps)
         self._mix = config.mix()
-        self.optimizer = create_optimizer_v2(
-            model.model,
-            opt=config.optimizer,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            layer_decay=config.layer_decay,
-        )
+        self.optimizer = self._new_optimizer()
         self._schedule = CosineLRScheduler(
             self.optimizer,
             # Of a single step the length says nothing, but timm has its doubts about 1.
@@ -101,17 +96,21 @@ class Trainer:
         """
         self._schedule.step_update(step)
         self.optimizer.zero_grad()
+        # Inside another autocast torch would keep the weights that it has cast, whatever becomes of them.
+        torch.clear_autocast_cache()
         device = self.model.device
         said = torch.tensor([0.0, float(wants_to_stop)]).to(device, non_blocking=True)
-        with _generators_kept(device):
+        with kept(device):
             for part in self.parts:
-                _seed_generators(device, stream(self.config.seed, f"step {step} part {part}", "dropout", 0))
-                said[0] += self._part(step, part, next(batches))
+                loaded = next(batches)
+                self._seed(f"step {step} part {part}", "dropout")
+                said[0] += self._part(step, part, loaded)
             gradients = [each.grad for each in self._trained if each.grad is not None]
             self.together.add_up([*gradients, said])
             # Some optimizers draw too, and all processes have to draw the same.
-            _seed_generators(device, stream(self.config.seed, f"step {step}", "update", 0))
+            self._seed(f"step {step}", "update")
             self._update()
+        torch.clear_autocast_cache()
         return said
 
     def state(self) -> dict[str, Any]:
@@ -135,6 +134,28 @@ class Trainer:
     def is_finite(self) -> bool:
         """Whether all weights are numbers; waits for the device."""
         return bool(torch.stack([each.isfinite().all() for each in self._trained]).all())
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        try:
+            made: torch.optim.Optimizer = create_optimizer_v2(
+                self.model.model,
+                opt=config.optimizer,
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                layer_decay=config.layer_decay,
+            )
+        except Exception as error:  # whatever a package that is missing or too old leads to
+            raise TrainingError(
+                f"timm cannot make the optimizer '{config.optimizer}' here "
+                f"({type(error).__name__}: {error}).",
+                expected="an optimizer whose packages and device are there",
+                remedy="Install what it needs, or choose another, such as optimizer='adamw'.",
+            ) from error
+        return made
+
+    def _seed(self, name: str, use: str) -> None:
+        seed_torch(self.model.device, stream(self.config.seed, name, use, 0).initial_seed())
 
     def _part(self, step: int, part: int, loaded: Loaded) -> Tensor:
         """Add one part's gradients; its share of the step's loss."""
@@ -162,20 +183,3 @@ class Trainer:
         self._scaler.update()
         if self._ema is not None:
             self._ema.update(self.model.model)
-
-
-@contextlib.contextmanager
-def _generators_kept(device: torch.device) -> Iterator[None]:
-    """Afterwards torch's own generators stand where they stood."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-def _seed_generators(device: torch.device, generator: torch.Generator) -> None:
-    """Seed torch's own generators, those of other devices of this machine left alone."""
-    torch.default_generator.manual_seed(generator.initial_seed())
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(generator.initial_seed())
-    elif device.type != "cpu":
-        torch.manual_seed(generator.initial_seed())
