@@ -249,7 +249,8 @@ def _by_condition(
         subtitle=f"{' or '.join(f'{n:,}' for n in n_images)} images per condition"
         + ("; bands: 95 % intervals" if len(looks) <= _N_BANDS else ""),
         caption=f"{caption}, with {interval} for each step by itself"
-        f"{'' if len(looks) <= _N_BANDS else ' where the pointer is'}. The images are the same at "
+        + ("" if len(looks) <= _N_BANDS else ", which shows under the pointer")
+        + ". The images are the same at "
         "every step, so a difference between steps is known better than two bands tell: see vitlens.compare.",
         legend=entries,
     )
