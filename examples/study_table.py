@@ -80,19 +80,19 @@ def table(
 
     Returns:
         A row for each metric, group and checkpoint: the value with its 95 % interval over images (Wilson's
-        for accuracy under one condition, else the bootstrap), the paired difference from the control with
+        for accuracy under one condition, else the bootstrap's), the paired difference from the control with
         its own, a p-value adjusted over the whole table, and a verdict.
     """
-    means = xr.concat([averaged(data, members) for members in groups.values()], dim="condition")
-    means = means.assign_coords(condition=list(groups))
-    differences = against_control(means, groups, margin=margin, seed=seed)
+    differences = against_control(data, groups, margin=margin, seed=seed)
     counts = statistics.resample_counts(data.sizes["image"], seed=seed)
     rows = []
-    for metric in means:
+    measured = {"accuracy": data["rank"] == 0, "correct_probability": data["correct_probability"]}
+    for metric, measurements in measured.items():
         for group, members in groups.items():
+            means = measurements.sel(condition=list(members)).mean("condition")
             is_proportion = metric == "accuracy" and len(members) == 1
             for checkpoint in TRAINED_ON:
-                values = means[metric].sel(condition=group, checkpoint=checkpoint).values
+                values = means.sel(checkpoint=checkpoint).values
                 low, high = interval(values, counts, is_proportion=is_proportion)
                 row = {
                     "metric": metric,
@@ -110,48 +110,29 @@ def table(
     return pd.DataFrame(rows)
 
 
-def averaged(data: xr.Dataset, members: Sequence[str]) -> xr.Dataset:
-    """Each image's accuracy and probability, means over the conditions of a group."""
-    part = data.sel(condition=list(members))
-    return xr.Dataset(
-        {
-            "accuracy": (part["rank"] == 0).mean("condition"),
-            "correct_probability": part["correct_probability"].mean("condition"),
-        }
-    )
-
-
 def against_control(
-    means: xr.Dataset, groups: Mapping[str, Sequence[str]], *, margin: float | None, seed: int
+    data: xr.Dataset, groups: Mapping[str, Sequence[str]], *, margin: float | None, seed: int
 ) -> pd.DataFrame:
     """The paired differences, by metric, group and checkpoint, all of one primary family."""
-    # Ranks are tested as the proportions that they give; means of several are not proportions.
-    is_one = xr.DataArray([len(members) == 1 for members in groups.values()], dims="condition")
-    tested = xr.Dataset(
-        {
-            "rank": (1 - means["accuracy"]).where(is_one),
-            "mean_accuracy": means["accuracy"].where(~is_one),
-            "correct_probability": means["correct_probability"],
-        }
-    )
-    metrics = {"top1_accuracy": "accuracy", "mean_accuracy": "accuracy"}
-    primary = ["top1_accuracy", "mean_accuracy", "correct_probability"]
+    primary = ["top1_accuracy", "correct_probability"]
     summary = summarize(
-        tested,
+        data[["rank", "correct_probability"]],
         reference="control",
-        n_classes=2,  # of a rank that is 0 or 1, top-1 alone means something
+        n_classes=2,  # top-1 is all that the table has of the ranks
         primary=primary,
         margins=None if margin is None else dict.fromkeys(primary, margin),
+        pools=groups,
+        pools_only=True,
         seed=seed,
     )
-    summary = summary[summary["n"] > 0].replace({"metric": metrics})
     named = {
         "difference": "difference_from_control",
         "ci_low": "difference_ci_low",
         "ci_high": "difference_ci_high",
     }
-    indexed = summary.rename(columns=named).set_index(["metric", "condition", "checkpoint"])
-    return indexed[[*named.values(), "p_adjusted", "margin", "verdict"]]
+    summary = summary.replace({"metric": {"top1_accuracy": "accuracy"}}).rename(columns=named)
+    indexed = summary.set_index(["metric", "condition", "checkpoint"])
+    return indexed[[*named.values(), "effect_size", "p_adjusted", "margin", "verdict"]]
 
 
 def interval(values: np.ndarray, counts: np.ndarray, *, is_proportion: bool) -> tuple[float, float]:
@@ -159,7 +140,7 @@ def interval(values: np.ndarray, counts: np.ndarray, *, is_proportion: bool) -> 
     if is_proportion:
         found = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
         return found.low, found.high
-    low, high = statistics.bootstrap_interval(values[:, None], counts)
+    low, high = statistics.mean_interval(values[:, None], counts)
     return float(low[0].clip(0, 1)), float(high[0].clip(0, 1))
 
 

@@ -166,3 +166,13 @@ def test_two_metrics_of_one_name_are_refused():
     data = random_data("rank").assign(top1_accuracy=(DIMS, np.zeros((2, 3, 7))))
     with pytest.raises(ComparisonError, match=r"2 metrics of the name 'top1_accuracy'.*Rename the variable"):
         per_image_metrics(data)
+
+
+def test_the_most_that_one_image_can_change_is_one_for_shares_and_the_places_for_a_layer():
+    data = random_data("rank", "correct_probability", "entropy_nats", "first_correct_layer", "lens_rank")
+    reach = {name: metric.reach for name, metric in by_name(data).items()}
+    assert reach["top1_accuracy"] == reach["correct_probability"] == reach["never_correct_share"] == 1
+    assert reach["first_correct_layer"] == SIZES["layer"] + 1
+    assert reach["entropy_nats"] == np.ptp(data["entropy_nats"].values)
+    data["entropy_nats"][:] = np.nan
+    assert by_name(data)["entropy_nats"].reach == 0

@@ -9,10 +9,10 @@ import xarray as xr
 from scipy import stats
 
 from vitlens.comparison.statistics import (
-    bootstrap_interval,
     holm,
     max_t_p,
     mcnemar_p,
+    mean_interval,
     resample_counts,
     sign_flip_p,
     sign_flips,
@@ -38,6 +38,8 @@ COLUMNS = [
     "margin",
     "verdict",
     "n",
+    "effect_size",
+    "effect_size_kind",
 ]
 
 
@@ -191,7 +193,7 @@ def test_values_are_means_over_the_images(data, table, checkpoint, condition):
     )
 
 
-def test_proportions_have_tangos_interval_and_the_rest_the_bootstraps(data, table):
+def test_proportions_have_tangos_interval_and_the_rest_that_of_means(data, table):
     right = data["rank"] < 1
     before, after = (right.sel(checkpoint=name, condition="clean").values for name in ("base", "noise"))
     gained, lost = (after & ~before).sum(), (before & ~after).sum()
@@ -201,7 +203,7 @@ def test_proportions_have_tangos_interval_and_the_rest_the_bootstraps(data, tabl
 
     differences = scalar_differences(data, "entropy_nats", "blur", "clean")
     row = one(table, metric="entropy_nats", condition="clean", checkpoint="blur")
-    expected = bootstrap_interval(differences[:, None], resample_counts(60, 500))
+    expected = mean_interval(differences[:, None], resample_counts(60, 500))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx([bound[0] for bound in expected], rel=1e-5)
 
 
@@ -320,7 +322,7 @@ def test_exploratory_metrics_and_cells_of_maps_can_be_equivalent(data):
 
 
 def test_a_checkpoint_against_itself_changes_nothing():
-    data = made(checkpoints=("base", "same"), n_images=200)
+    data = made(checkpoints=("base", "same"), n_images=300)
     data = xr.concat([data.isel(checkpoint=[0])] * 2, dim="checkpoint").assign_coords(
         checkpoint=["base", "same"]
     )
@@ -332,7 +334,106 @@ def test_a_checkpoint_against_itself_changes_nothing():
     assert (given["verdict"] == "equivalent").all()
 
 
+def test_noise_far_below_the_margin_is_equivalent_and_a_perturbed_checkpoint_changed():
+    data = made(checkpoints=("base", "same", "worse"), n_images=400, seed=3)
+    rng = np.random.default_rng(3)
+    names = ("correct_probability", "entropy_nats", "attention_entropy_nats")
+    for name in names:
+        before = data[name].values[0]
+        data[name][1] = before + 1e-3 * rng.normal(size=before.shape)
+        data[name][2] = before - 0.2 + 0.1 * rng.normal(size=before.shape)
+    data["rank"][:] = 0
+    data["rank"][2, :, ::10] = 9
+    metrics = ["correct_probability", "entropy_nats", "top1_accuracy", "attention_entropy_nats[cls]"]
+    margins = dict.fromkeys(metrics, 0.02)
+    table = summarize(data, n_resamples=400, margins=margins, primary=metrics[:3])
+    table = table[table["metric"].isin(metrics)]
+    assert (pick(table, checkpoint="same")["verdict"] == "equivalent").all()
+    assert (pick(table, checkpoint="worse")["verdict"] == "changed").all()
+
+
+# Effect sizes
+
+
+def test_effect_sizes_are_d_z_of_means_and_cohens_g_of_proportions(data, table):
+    differences = scalar_differences(data, "correct_probability", "noise", "clean")
+    row = one(table, metric="correct_probability", condition="clean", checkpoint="noise")
+    assert row["effect_size_kind"] == "d_z"
+    assert row["effect_size"] == pytest.approx(differences.mean() / differences.std(ddof=1))
+    right = (data["rank"] < 1).sel(condition="clean")
+    before, after = right.sel(checkpoint="base").values, right.sel(checkpoint="noise").values
+    gained, lost = (after & ~before).sum(), (before & ~after).sum()
+    row = one(table, metric="top1_accuracy", condition="clean", checkpoint="noise")
+    assert row["effect_size_kind"] == "cohens_g"
+    assert row["effect_size"] == pytest.approx(gained / (gained + lost) - 0.5)
+    assert set(pick(table, metric="attention_entropy_nats[cls]")["effect_size_kind"]) == {"d_z"}
+
+
+# Several checkpoints
+
+
+def test_a_trajectorys_rows_are_those_of_each_checkpoint_against_the_base():
+    names = ("base", "step_100", "step_200", "step_300")
+    data = made(checkpoints=names)
+    whole = summarize(data, n_resamples=300)
+    assert list(dict.fromkeys(whole["checkpoint"])) == list(names[1:])
+    for name in names[1:]:
+        alone = summarize(data.sel(checkpoint=["base", name]), n_resamples=300)
+        rows = pick(whole, checkpoint=name).reset_index(drop=True)
+        same = [column for column in COLUMNS if column not in ("p_adjusted", "verdict")]
+        pd.testing.assert_frame_equal(rows[same], alone[same], rtol=1e-5)
+        # More tests in the family: no p-value of a scalar metric falls.
+        is_scalar = rows["layer"].isna() & rows["p_adjusted"].notna()
+        assert (rows["p_adjusted"] >= alone["p_adjusted"] - 1e-12)[is_scalar].all()
+
+
 # Few, one, none
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 3, 4])
+def test_a_handful_of_images_is_never_equivalent_and_never_sure(n_images):
+    data = made(n_images=n_images)
+    metrics = summarize(data, n_resamples=50)["metric"].unique()
+    table = summarize(data, n_resamples=50, margins=dict.fromkeys(metrics, 100.0))
+    assert (table["verdict"] == "undecided").all()
+    known = table.dropna(subset=["ci_low"])
+    assert (known["ci_low"] <= known["difference"] + 1e-9).all()
+    assert (known["ci_high"] >= known["difference"] - 1e-9).all()
+
+
+def test_every_image_changed_alike():
+    rank = np.stack([np.ones((1, 50), dtype=int), np.zeros((1, 50), dtype=int)])
+    probability = np.stack([np.full((1, 50), 0.25), np.full((1, 50), 0.75)])
+    table = summarize(
+        xr.Dataset(
+            {"rank": (DIMS, rank), "correct_probability": (DIMS, probability)},
+            {"checkpoint": ["base", "tuned"], "condition": ["clean"]},
+        ),
+        n_classes=2,
+    )
+    accuracy, certainty = table.iloc[0], table.iloc[1]
+    assert accuracy["ci_low"] > 0.85
+    assert accuracy["ci_high"] == 1
+    assert accuracy["effect_size"] == 0.5
+    assert (certainty["ci_low"], certainty["ci_high"]) == pytest.approx((0.5, 0.5))
+    assert np.isnan(certainty["effect_size"])
+    assert set(table["verdict"]) == {"changed"}
+
+
+def test_a_metric_that_goes_in_steps_is_not_called_equivalent_because_no_image_moved():
+    """A change in 3 % of the images may leave 100 of them as they are."""
+    first = np.full((2, 1, 100), 5.0)
+    first[:, :, :50] = 2.0
+    data = xr.Dataset(
+        {
+            "first_correct_layer": (DIMS, first),
+            "lens_rank": ((*DIMS, "resid_layer"), np.zeros((2, 1, 100, 13))),
+        },
+        {"checkpoint": ["base", "tuned"], "condition": ["clean"]},
+    )
+    for margin, verdict in ((0.38, "undecided"), (0.39, "equivalent")):  # 13 places × (1 - 0.05^(1/100))
+        table = summarize(data, margins={"first_correct_layer": margin}, n_resamples=100)
+        assert one(table, metric="first_correct_layer")["verdict"] == verdict
 
 
 def test_images_missing_in_either_checkpoint_are_left_out_of_their_rows(data):

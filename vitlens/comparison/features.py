@@ -16,6 +16,9 @@ from ..running import activations
 UNRELATED = "unrelated"
 """Key under which `compare` takes the SAEs of a model with random weights: the null's lower end."""
 
+SIMILAR = 0.9
+"""The share of rerunning's likeness above which two checkpoints' dictionaries count as equivalent."""
+
 COLUMNS = (
     "kind",
     "hook_name",
@@ -31,6 +34,26 @@ COLUMNS = (
     "activation_correlation",
 )
 
+SIMILARITY_COLUMNS = (
+    "kind",
+    "hook_name",
+    "tokens",
+    "statistic",
+    "reference",
+    "checkpoint",
+    "pair",
+    "seed_to_seed",
+    "unrelated",
+    "similarity_share",
+    "ci_low",
+    "ci_high",
+    "threshold",
+    "verdict",
+    "n_seeds",
+    "n_unrelated",
+    "reason",
+)
+
 
 def match_features(
     models: Mapping[str, HookedViT],
@@ -41,7 +64,28 @@ def match_features(
     batch_size: int = 32,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Match every checkpoint's features with the reference's, and add the two ends of the null.
+    """The first table of `compare_features`."""
+    return compare_features(
+        models, saes, dataset, unrelated_model=unrelated_model, batch_size=batch_size, progress=progress
+    )[0]
+
+
+def compare_features(
+    models: Mapping[str, HookedViT],
+    saes: Mapping[str, Sequence[Any]],
+    dataset: ImageDataset,
+    *,
+    unrelated_model: HookedViT | None = None,
+    batch_size: int = 32,
+    level: float = 0.95,
+    threshold: float = SIMILAR,
+    progress: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Match every checkpoint's features with the reference's, and say how alike the dictionaries are.
+
+    Everything is matched once. Both tables stand between two nulls: SAEs of the reference that differ in
+    their seed, which is what rerunning gives, and those of a model with random weights, which is what chance
+    gives.
 
     Roles: `checkpoints` (the reference against another checkpoint; a pair never shares a seed, since a
     shared initialisation inflates matches), `seeds` (two seeds of the reference: what rerunning gives),
@@ -55,17 +99,29 @@ def match_features(
         unrelated_model: the random model behind `saes["unrelated"]`; without it those are compared by
             their decoders alone.
         batch_size: images in a forward pass.
+        level: of the intervals of `similarity_share`, over seeds.
+        threshold: the share of rerunning's likeness above which dictionaries count as equivalent, chosen
+            before the data are seen.
         progress: show bars.
 
     Returns:
-        A row for each live feature of the reference's SAEs in each pair.
+        A row for each live feature of the reference's SAEs in each pair, and a row for each kind of SAE, hook
+        and checkpoint with `similarity_share` and a verdict; see `similarity_verdict`.
 
     Raises:
-        ComparisonError: an SAE belongs to no checkpoint, or no pair can be made.
+        ComparisonError: an SAE belongs to no checkpoint, no pair can be made, or `level` or `threshold` is
+            out of range.
     """
     from ..saes.pairing import Matching  # sae-lens takes seconds to import, and is wanted only here
     from ..saes.seed_pairs import match_seeds
 
+    for name, value, least in (("level", level, 0.5), ("threshold", threshold, 0.0)):
+        if not least < value < 1:
+            raise ComparisonError(
+                f"{name} is {value}.",
+                expected=f"a value between {least:g} and 1",
+                remedy="Leave it out for the usual value.",
+            )
     reference = next(iter(models))
     known = {**models, **({UNRELATED: unrelated_model} if unrelated_model is not None else {})}
     cache: dict[tuple[str, str, str], Tensor] = {}
@@ -78,7 +134,7 @@ def match_features(
             )
         return cache[key]
 
-    tables = []
+    tables, similarities = [], []
     for (kind, hook_name, tokens), members in _groups(models, saes).items():
 
         def of(checkpoint: str, hook_name: str = hook_name, tokens: str = tokens) -> Tensor | None:
@@ -86,6 +142,8 @@ def match_features(
 
         pairs = match_seeds(members, Matching(progress=progress), of, within=(reference,))
         tables += [_table(pair).assign(kind=kind, hook_name=hook_name) for pair in pairs]
+        found = _similarity(pairs, members, level)
+        similarities.append(found.assign(kind=kind, hook_name=hook_name, tokens=tokens))
     if not tables:
         raise ComparisonError(
             f"Among the SAEs of {', '.join(saes)} there is no pair to match.",
@@ -93,7 +151,65 @@ def match_features(
             "with different seeds",
             remedy="Train them with vitlens.saes.train(..., seed=...), a seed of its own for each.",
         )
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    similarity = pd.concat(similarities, ignore_index=True).assign(threshold=threshold)
+    similarity["verdict"] = [
+        similarity_verdict(low, high, threshold)
+        for low, high in zip(similarity["ci_low"], similarity["ci_high"], strict=True)
+    ]
+    similarity = similarity[list(SIMILARITY_COLUMNS)]
+    similarity.attrs["level"] = level
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)], similarity
+
+
+def similarity_verdict(ci_low: float, ci_high: float, threshold: float = SIMILAR) -> str:
+    """What the interval of a similarity share says of two checkpoints' dictionaries.
+
+    The verdicts are those of any other row of a comparison. 1 is what training the same SAE again gives, so
+    it stands for no difference, and 1 - `threshold` is the margin. A checkpoint whose dictionaries are more
+    alike than rerunning's is equivalent as well.
+
+    Args:
+        ci_low: lower bound of the share's interval; NaN without one.
+        ci_high: upper bound.
+        threshold: the share that still counts as none lost.
+
+    Returns:
+        `"equivalent"` where the whole interval lies above `threshold`; otherwise `"changed"` where it lies
+        below 1: the checkpoints differ by more than their seeds do; otherwise, and without an interval,
+        `"undecided"`.
+
+    Example:
+        >>> similarity_verdict(0.93, 1.02), similarity_verdict(0.6, 0.95), similarity_verdict(0.6, 1.1)
+        ('equivalent', 'changed', 'undecided')
+    """
+    if ci_low > threshold:
+        return "equivalent"
+    return "changed" if ci_high < 1 else "undecided"
+
+
+def _similarity(pairs: Sequence[Any], members: Mapping[str, Sequence[Any]], level: float) -> pd.DataFrame:
+    """The primary statistic's rows of `vitlens.saes.similarity`, from pairs that are matched already."""
+    from ..saes.similarity import Similarity
+
+    seeds = {
+        name: tuple(int(sae.cfg.metadata.seed) for sae in its)
+        for name, its in members.items()
+        if its or name == UNRELATED
+    }
+    if not any(pair.role == "checkpoints" for pair in pairs):
+        return pd.DataFrame(columns=list(SIMILARITY_COLUMNS))
+    # A seed that a checkpoint has twice belongs to SAEs of two recipes, whose pairs cannot be told apart.
+    doubled = {name for name, its in seeds.items() if len(set(its)) < len(its)}
+    found = Similarity(tuple(pairs), seeds, level, n_left_out=0)
+    rows = found.summary()
+    rows = rows[rows["statistic"] == found.primary].copy()
+    rows["n_seeds"] = rows[["n_seeds_reference", "n_seeds_checkpoint"]].min(axis=1)
+    for place, row in rows.iterrows():
+        both = [name for name in (row["reference"], row["checkpoint"], UNRELATED) if name in doubled]
+        if both:
+            rows.loc[place, ["similarity_share", "ci_low", "ci_high"]] = float("nan")
+            rows.loc[place, "reason"] = f"two SAEs of {both[0]} share a seed"
+    return rows
 
 
 def _table(pair: Any) -> pd.DataFrame:

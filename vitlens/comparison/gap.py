@@ -15,9 +15,7 @@ from ..errors import ComparisonError
 from ..names import nearest
 from . import statistics
 from .metrics import SAMPLE_DIMS
-
-_BLOCK = 128
-"""Resamples whose means are taken at once; bounds memory."""
+from .ratios import gap_interval, percentiles, resampled_means
 
 _METRICS = {"accuracy": "transplant_correct", "log_probability": "transplant_log_probability"}
 
@@ -64,7 +62,8 @@ def gap_closed(
             out of range.
 
     Example:
-        >>> log_p = [[[[-3.0, -3.0, -3.0], [-2.0, -2.0, -2.0]]], [[[-3.0, -1.0, -2.0], [-2.0, -1.0, -1.5]]]]
+        >>> base, tuned = [[-3.0] * 3, [-2.0] * 3], [[-3.0, -1.0, -2.0], [-2.0, -1.0, -1.5]]
+        >>> log_p = [[base * 4], [tuned * 4]]
         >>> data = xr.Dataset(
         ...     {"transplant_log_probability": (("checkpoint", "condition", "image", "component"), log_p)},
         ...     coords={
@@ -75,7 +74,7 @@ def gap_closed(
         ... )
         >>> gap_closed(data)[["checkpoint", "component", "gap_closed", "ci_low", "ci_high", "gap", "n"]]
           checkpoint  component  gap_closed  ci_low  ci_high  gap  n
-        0      tuned  3_mlp_out         0.5     0.5      0.5  1.5  2
+        0      tuned  3_mlp_out         0.5     0.5      0.5  1.5  8
     """
     statistics.check_numbers(level, n_resamples, seed)
     values = {metric: data[name] for metric, name in _METRICS.items() if name in data}
@@ -193,11 +192,11 @@ def _closed(
     counts = counts[:, is_paired]
     before, after, transplanted = before[is_paired], after[is_paired], transplanted[is_paired]
     gaps, closed = after - before, transplanted - before[:, None]
-    gap_low, gap_high = _gap_interval(gaps, counts, level, is_share=metric == "accuracy")
-    drawn = _resampled_means(np.column_stack([gaps, closed]), counts)
+    gap_low, gap_high = gap_interval(gaps, counts, level, is_proportion=metric == "accuracy")
+    drawn = resampled_means(np.column_stack([gaps, closed]), counts)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = closed.mean(axis=0) / gaps.mean() if len(gaps) else np.full(len(labels), np.nan)
-        low, high = _percentiles(drawn[:, 1:] / drawn[:, :1], level)
+        low, high = percentiles(drawn[:, 1:] / drawn[:, :1], level)
     is_open = gap_low > 0 or gap_high < 0
     mean = [values.mean() if len(values) else np.nan for values in (before, after, gaps)]
     return pd.DataFrame(
@@ -218,21 +217,6 @@ def _closed(
     )
 
 
-def _gap_interval(
-    gaps: Float64[np.ndarray, " image"],
-    counts: UInt8[np.ndarray, "resample image"],
-    level: float,
-    *,
-    is_share: bool,
-) -> tuple[float, float]:
-    if is_share:
-        gained, lost, n = (np.array(count) for count in ((gaps > 0).sum(), (gaps < 0).sum(), len(gaps)))
-        low, high = statistics.tango_interval(gained, lost, n, level)
-    else:
-        low, high = statistics.bootstrap_interval(gaps[:, None], counts, level)
-    return float(np.squeeze(low)), float(np.squeeze(high))
-
-
 def _correlations(
     effect: Float[np.ndarray, "image component"],
     estimate: Float[np.ndarray, "image component"],
@@ -244,12 +228,12 @@ def _correlations(
     effect, estimate = (values[is_known].astype(np.float64) for values in (effect, estimate))
     counts = counts[:, is_known]
     n = effect.shape[1]
-    drawn = _resampled_means(np.column_stack([effect, estimate]), counts)
+    drawn = resampled_means(np.column_stack([effect, estimate]), counts)
     whole = np.concatenate([effect.mean(axis=0), estimate.mean(axis=0)])[None] if len(effect) else drawn[:1]
     row: dict[str, float] = {"n_components": n}
     for name, prepare in (("pearson", lambda x: x), ("spearman", lambda x: stats.rankdata(x, axis=1))):
         of_whole, of_drawn = (_rows_correlation(prepare(x[:, :n]), prepare(x[:, n:])) for x in (whole, drawn))
-        low, high = _percentiles(of_drawn[:, None], level)
+        low, high = percentiles(of_drawn[:, None], level)
         row |= {name: of_whole[0], f"{name}_ci_low": low[0], f"{name}_ci_high": high[0]}
     return row | {"n": len(effect)}
 
@@ -261,28 +245,6 @@ def _rows_correlation(
     left, right = (values - values.mean(axis=1, keepdims=True) for values in (left, right))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((left * right).sum(1) / np.sqrt((left**2).sum(1) * (right**2).sum(1)))
-
-
-def _resampled_means(
-    columns: Float64[np.ndarray, "image column"], counts: UInt8[np.ndarray, "resample image"]
-) -> Float64[np.ndarray, "resample column"]:
-    """Each column's mean in each resample; NaN in one that draws no image."""
-    blocks = [counts[start : start + _BLOCK] for start in range(0, len(counts), _BLOCK)]
-    sums = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
-    with np.errstate(invalid="ignore"):
-        return np.asarray(sums / counts.sum(axis=1, keepdims=True, dtype=np.int64))
-
-
-def _percentiles(
-    drawn: Float64[np.ndarray, "resample column"], level: float
-) -> tuple[Float64[np.ndarray, " column"], Float64[np.ndarray, " column"]]:
-    tail = (1 - level) / 2
-    finite = drawn[np.isfinite(drawn).all(axis=1)]
-    if not len(finite):
-        nothing = np.full(drawn.shape[1], np.nan)
-        return nothing, nothing
-    low, high = np.quantile(finite, [tail, 1 - tail], axis=0)
-    return low, high
 
 
 def _kinds(labels: Sequence[str]) -> Iterator[tuple[str, list[int]]]:

@@ -50,6 +50,7 @@ class Metric:
         description: one sentence, for reports.
         is_proportion: whether every value is 0, 1 or NaN.
         values: dims checkpoint, condition, image, then those of `layer` and `head` that it has.
+        bound: the most by which one image's value can change; None where nobody has said.
 
     Example:
         >>> rank = xr.DataArray([[[0, 3]]], dims=["checkpoint", "condition", "image"])
@@ -63,6 +64,15 @@ class Metric:
     description: str
     is_proportion: bool
     values: xr.DataArray
+    bound: float | None = None
+
+    @property
+    def reach(self) -> float:
+        """The most by which one image's value can change: its bound, or else the range of all its values."""
+        if self.bound is not None:
+            return self.bound
+        finite = self.values.values[np.isfinite(self.values.values)]
+        return float(np.ptp(finite)) if finite.size else 0.0
 
     @property
     def is_map(self) -> bool:
@@ -125,8 +135,8 @@ def _of_variable(name: str, data: xr.Dataset, n_classes: int | None) -> Iterator
                 values = (variable < k).where(variable.notnull())
                 yield _metric(f"top{k}_accuracy", unit, description.format(k=k), values, is_proportion=True)
     elif name.endswith("first_correct_layer"):
-        values = variable.fillna(_n_layers(data) + 1)
-        yield _metric(name, unit, description, values)
+        after_last = _n_layers(data) + 1
+        yield _metric(name, unit, description, variable.fillna(after_last), bound=after_last)
         lens = name.removesuffix("first_correct_layer")
         never = f"Share of images that the {lens.replace('_', ' ') or 'logit '}lens gets right at no place."
         yield _metric(f"{lens}never_correct_share", "share", never, variable.isnull(), is_proportion=True)
@@ -140,10 +150,18 @@ def _of_variable(name: str, data: xr.Dataset, n_classes: int | None) -> Iterator
 
 
 def _metric(
-    name: str, unit: str, description: str, values: xr.DataArray, *, is_proportion: bool = False
+    name: str,
+    unit: str,
+    description: str,
+    values: xr.DataArray,
+    *,
+    is_proportion: bool = False,
+    bound: float | None = None,
 ) -> Metric:
     ordered = values.transpose(*SAMPLE_DIMS, *_CELL_DIMS, missing_dims="ignore")
-    return Metric(name, unit, description, is_proportion, ordered)
+    if is_proportion or unit in ("share", "probability"):
+        bound = 1.0
+    return Metric(name, unit, description, is_proportion, ordered, bound)
 
 
 def _described(variable: xr.DataArray) -> tuple[str, str]:

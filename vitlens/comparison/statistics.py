@@ -1,4 +1,4 @@
-"""Paired statistics over images: intervals, p-values, their adjustment, and equivalence.
+"""Paired statistics over images: p-values and their adjustment; hands on draws, intervals and proportions.
 
 Every function takes differences, checkpoint minus reference, on the same images. A difference that is not
 finite, because the image is NaN in either checkpoint, is left out of its own column alone.
@@ -7,177 +7,38 @@ finite, because the image is NaN in either checkpoint, is left out of its own co
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Integer, UInt8
+from jaxtyping import Float, Float32, Float64, Int, Int8
 from scipy import special
 
 from ..errors import ComparisonError
-from ..functional.resampling import resampled_counts
+from ..images.values import is_real, is_whole
+from .draws import paired_mean, product, resample_counts, sign_flips
+from .intervals import bootstrap_interval, is_equivalent, mean_interval, mean_intervals, missed_change
+from .proportions import is_equivalent_share, mcnemar_p, tango_interval
 
-_BLOCK = 128
-"""Rows of draws that are turned into float32 at once; bounds the memory beside the draws themselves."""
+__all__ = [
+    "bootstrap_interval",
+    "check_numbers",
+    "holm",
+    "is_equivalent",
+    "is_equivalent_share",
+    "max_t_p",
+    "mcnemar_p",
+    "mean_interval",
+    "mean_intervals",
+    "missed_change",
+    "paired_mean",
+    "resample_counts",
+    "sign_flip_p",
+    "sign_flips",
+    "tango_interval",
+]
 
 _TIE = 1e-5
 """Scores, of unit variance under sign flips, that differ by less are tied: float32 sums are not exact."""
 
 _JOINT = 50
 """Flips beyond the observed score that a Monte-Carlo p needs; its relative error is then about 14 %."""
-
-
-def resample_counts(
-    n_images: int, n_resamples: int = 2000, seed: int = 0
-) -> UInt8[np.ndarray, "resample image"]:
-    """How often each bootstrap resample draws each image.
-
-    Draw once and share between metrics and conditions: every interval then rests on the same resamples.
-
-    Args:
-        n_images: number of images, the sampling units.
-        n_resamples: number of resamples.
-        seed: states all of the randomness.
-
-    Returns:
-        Counts; each row sums to `n_images`.
-
-    Example:
-        >>> resample_counts(5, n_resamples=3).sum(axis=1).tolist()
-        [5, 5, 5]
-    """
-    return resampled_counts(n_images, n_resamples, np.random.default_rng([seed, 0]))
-
-
-def sign_flips(n_images: int, n_flips: int = 2000, seed: int = 0) -> Int8[np.ndarray, "flip image"]:
-    """Random signs, one for each image in each flip.
-
-    Args:
-        n_images: number of images, the sampling units.
-        n_flips: number of flips.
-        seed: states all of the randomness.
-
-    Returns:
-        Values -1 and 1, each with probability one half.
-
-    Example:
-        >>> sorted(set(sign_flips(8).ravel().tolist()))
-        [-1, 1]
-    """
-    rng = np.random.default_rng([seed, 1])
-    return 2 * rng.integers(2, size=(n_flips, n_images), dtype=np.int8) - 1
-
-
-def bootstrap_interval(
-    differences: Float[np.ndarray, "image cell"],
-    counts: UInt8[np.ndarray, "resample image"],
-    level: float = 0.95,
-) -> tuple[Float64[np.ndarray, " cell"], Float64[np.ndarray, " cell"]]:
-    """Percentile bootstrap interval of each column's mean difference, over images.
-
-    The percentiles are moved outward to what a t interval of as many images would have (Hesterberg's expanded
-    percentiles); from a few hundred images on, nothing is left of that. The plain percentiles and BCa both
-    cover too little below about 50 images, BCa under heavy tails beyond that too.
-
-    Args:
-        differences: checkpoint minus reference, for each image; a value that is not finite is left out.
-        counts: from `resample_counts`.
-        level: confidence level.
-
-    Returns:
-        Lower and upper bounds. NaN below two images, where nothing is known about the spread.
-
-    Source: Efron (1979); Hesterberg (2015), "What teachers should know about the bootstrap".
-
-    Example:
-        >>> low, high = bootstrap_interval(np.arange(100.0)[:, None], resample_counts(100))
-        >>> bool(low[0] < 49.5 < high[0]), round(float(high[0] - low[0]))
-        (True, 11)
-    """
-    mean, n = paired_mean(differences)
-    finite = np.isfinite(differences)
-    sums = _product(counts, np.where(finite, differences - mean, 0).astype(np.float32))
-    sizes = np.broadcast_to(n.astype(np.float32), sums.shape)
-    partial = n < len(differences)
-    if partial.any():
-        sizes = sizes.copy()
-        sizes[:, partial] = _product(counts, finite[:, partial].astype(np.float32))
-    with np.errstate(invalid="ignore"):
-        ordered = np.sort(sums / sizes, axis=0)  # A resample without any finite image is NaN, and comes last.
-    last = np.maximum(len(counts) - np.isnan(ordered).sum(axis=0) - 1, 0)
-
-    n_known = np.maximum(n, 2)
-    tail = special.ndtr(np.sqrt(n_known / (n_known - 1)) * special.stdtrit(n_known - 1, (1 - level) / 2))
-    bounds = []
-    for probability in (tail, 1 - tail):
-        place = probability * last
-        below = np.floor(place).astype(int)
-        above = np.minimum(below + 1, last)
-        at_below, at_above = (np.take_along_axis(ordered, at[None], axis=0)[0] for at in (below, above))
-        bound = mean + at_below + (place - below) * (at_above - at_below)
-        bounds.append(np.where(n >= 2, bound, np.nan))
-    return bounds[0], bounds[1]
-
-
-def tango_interval(
-    gained: Int[np.ndarray, "*cell"],
-    lost: Int[np.ndarray, "*cell"],
-    n: Int[np.ndarray, "*cell"],
-    level: float = 0.95,
-) -> tuple[Float64[np.ndarray, "*cell"], Float64[np.ndarray, "*cell"]]:
-    """Score interval of the difference of two proportions measured on the same images.
-
-    It keeps its width when few images change, where a bootstrap collapses, and then errs on the safe side:
-    where two images are expected to change, its 95 % cover about 99 %.
-
-    Args:
-        gained: images right under the checkpoint alone.
-        lost: images right under the reference alone.
-        n: all images.
-        level: confidence level.
-
-    Returns:
-        Lower and upper bounds of (gained - lost) / n, within [-1, 1]; NaN without an image.
-
-    Source: Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design".
-
-    Example:
-        >>> low, high = tango_interval(np.array(1), np.array(7), np.array(21))
-        >>> print(f"{low:.3f} to {high:.3f}")
-        -0.517 to -0.026
-    """
-    z = special.ndtri(0.5 + level / 2)
-    with np.errstate(invalid="ignore"):
-        estimate = np.asarray((gained - lost) / np.asarray(n, dtype=np.float64))
-
-    bounds = []
-    for end in (-1.0, 1.0):
-        # The score falls steadily with the difference: one crossing on each side of the estimate.
-        within, beyond = estimate, np.full_like(estimate, end)
-        for _ in range(60):
-            middle = np.asarray((within + beyond) / 2)
-            is_within = np.abs(_tango_score(gained, lost, n, middle)) <= z
-            within, beyond = np.where(is_within, middle, within), np.where(is_within, beyond, middle)
-        bounds.append(within)
-    return bounds[0], bounds[1]
-
-
-def mcnemar_p(
-    gained: Int[np.ndarray, "*cell"], lost: Int[np.ndarray, "*cell"]
-) -> Float64[np.ndarray, "*cell"]:
-    """Exact two-sided p that gains and losses are equally likely; 1 where no image changed.
-
-    Args:
-        gained: images right under the checkpoint alone.
-        lost: images right under the reference alone.
-
-    Returns:
-        p-values, at most 1.
-
-    Source: McNemar (1947), with the binomial distribution in place of its approximation.
-
-    Example:
-        >>> mcnemar_p(np.array([0, 6, 5]), np.array([0, 0, 5]))
-        array([1.     , 0.03125, 1.     ])
-    """
-    return np.asarray(np.minimum(1.0, 2 * special.bdtr(np.minimum(gained, lost), gained + lost, 0.5)))
 
 
 def sign_flip_p(
@@ -276,98 +137,23 @@ def holm(p: Float[np.ndarray, " test"]) -> Float64[np.ndarray, " test"]:
     return adjusted
 
 
-def is_equivalent(
-    low: Float[np.ndarray, "*cell"],
-    high: Float[np.ndarray, "*cell"],
-    n: Int[np.ndarray, "*cell"],
-    *,
-    margin: float,
-    alpha: float = 0.05,
-) -> Bool[np.ndarray, "*cell"]:
-    """Whether a difference is shown to be smaller than a margin: two one-sided tests, by interval.
-
-    Args:
-        low: lower bounds of the interval of level 1 - 2 `alpha`.
-        high: its upper bounds.
-        n: images behind each interval.
-        margin: the largest difference that counts as none, chosen before the data are seen.
-        alpha: chance of calling a difference equivalent that is at the margin or beyond.
-
-    Returns:
-        True where the whole interval lies strictly within ±`margin`. Never true of so few images that all of
-        them fall inside the margin by chance with probability 2^-n above `alpha` (5 images at 0.05), nor
-        where a bound is NaN.
-
-    Source: Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power approach".
-
-    Example:
-        >>> is_equivalent(np.array([-0.01, 0.01]), np.array([0.02, 0.05]), np.array([900, 900]), margin=0.03)
-        array([ True, False])
-    """
-    return np.asarray((low > -margin) & (high < margin) & (np.exp2(-n.astype(np.float64)) <= alpha))
-
-
 def check_numbers(level: float, n_resamples: int, seed: int) -> None:
     """Raise `ComparisonError` for a level, a number of resamples or a seed that is none.
 
     Example:
         >>> check_numbers(level=0.95, n_resamples=2000, seed=0)
     """
-    for is_wrong, given, expected in (
-        (not 0.5 < level < 1, f"level is {level}.", "a value between 0.5 and 1"),
-        (n_resamples < 1, f"n_resamples is {n_resamples}.", "at least 1"),
-        (seed < 0, f"seed is {seed}.", "0 or more"),
+    for is_right, given, expected in (
+        (is_real(level) and 0.5 < level < 1, f"level is {level!r}.", "a value between 0.5 and 1"),
+        (
+            is_whole(n_resamples) and n_resamples >= 1,
+            f"n_resamples is {n_resamples!r}.",
+            "a whole number, at least 1",
+        ),
+        (is_whole(seed) and seed >= 0, f"seed is {seed!r}.", "a whole number, 0 or more"),
     ):
-        if is_wrong:
+        if not is_right:
             raise ComparisonError(given, expected=expected, remedy="Leave it out for the usual value.")
-
-
-def paired_mean(
-    differences: Float[np.ndarray, "image cell"],
-) -> tuple[Float64[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
-    """Mean of each column's finite values, and how many there are.
-
-    Args:
-        differences: checkpoint minus reference, for each image.
-
-    Returns:
-        The means, NaN where there is no finite value, and the counts.
-
-    Example:
-        >>> paired_mean(np.array([[1.0, np.nan], [2.0, np.nan]]))
-        (array([1.5,  nan]), array([2, 0]))
-    """
-    finite = np.isfinite(differences)
-    n = finite.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.where(finite, differences, 0).sum(axis=0, dtype=np.float64) / n, n
-
-
-def _product(
-    draws: Integer[np.ndarray, "draw image"], columns: Float32[np.ndarray, "image cell"]
-) -> Float32[np.ndarray, "draw cell"]:
-    """`draws @ columns`, by blocks of draws."""
-    product = np.empty((len(draws), columns.shape[1]), dtype=np.float32)
-    for start in range(0, len(draws), _BLOCK):
-        np.matmul(
-            draws[start : start + _BLOCK].astype(np.float32), columns, out=product[start : start + _BLOCK]
-        )
-    return product
-
-
-def _tango_score(
-    gained: Int[np.ndarray, "*cell"],
-    lost: Int[np.ndarray, "*cell"],
-    n: Int[np.ndarray, "*cell"],
-    delta: Float64[np.ndarray, "*cell"],
-) -> Float64[np.ndarray, "*cell"]:
-    """Standardized distance of gained - lost from what a true difference of `delta` would give."""
-    # Given the difference, the likelihood is greatest at the larger root of 2n q² + b q + c; q is P(lost).
-    b = (2 * n - gained + lost) * delta - gained - lost
-    c = -lost * delta * (1 - delta)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        q = (np.sqrt(np.maximum(b * b - 8 * n * c, 0)) - b) / (4 * n)
-        return np.asarray((gained - lost - n * delta) / np.sqrt(n * (2 * q + delta * (1 - delta))))
 
 
 def _scores(
@@ -381,7 +167,7 @@ def _scores(
     kept = np.where(np.isfinite(differences), differences, 0).astype(np.float64)
     root = np.sqrt(np.square(kept).sum(axis=0))
     kept /= np.where(root > 0, root, 1)
-    flipped = _product(flips, kept.astype(np.float32))
+    flipped = product(flips, kept.astype(np.float32))
     return np.abs(kept.sum(axis=0)), np.abs(flipped, out=flipped)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ import xarray as xr
 from einops import rearrange
 from jaxtyping import Float64, Int8, UInt8
 
-from .. import names
-from ..errors import ComparisonError
 from . import statistics
-from .metrics import SAMPLE_DIMS, Metric, per_image_metrics
+from .checks import check_dims, check_known, check_margins
+from .effects import cohens_g, d_z
+from .metrics import Metric, per_image_metrics
+from .pools import check_pools, pooled
 
 PRIMARY = ("top1_accuracy", "correct_probability", "first_correct_layer")
 """The metrics whose p-values are adjusted together unless the caller declares others."""
@@ -37,6 +38,8 @@ _COLUMNS: dict[Hashable, Any] = {
     "margin": "float64",
     "verdict": str,
     "n": "int64",
+    "effect_size": "float64",
+    "effect_size_kind": str,
 }
 
 _COLUMNS_AT_ONCE = 1024
@@ -52,27 +55,35 @@ def summarize(
     level: float = 0.95,
     margins: Mapping[str, float] | None = None,
     primary: Sequence[str] | None = None,
+    pools: Mapping[str, Sequence[str]] | None = None,
+    pools_only: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row for each metric, condition and checkpoint other than the reference; of a map, for each cell.
 
     Everything is paired over images. An image that is NaN in either checkpoint is left out of that row, and
     `n` says how many remain. Intervals are not adjusted: Tango's score interval for proportions, the
-    bootstrap elsewhere.
+    bootstrap elsewhere, carried on where the differences are skewed (`mean_interval`).
+
+    A pool of conditions is a condition of its own, whose rows stand after the others of each metric. An
+    image's value under it is its mean over the pool's conditions, so that each image counts once; one that is
+    NaN under any of them is left out. A mean of several answers is no proportion, and is treated as any other
+    mean.
 
     p-values are adjusted within two kinds of family, and alpha is 1 - `level` for each family:
 
-    * the primary metrics, over all conditions and checkpoints together, by Holm: exact McNemar for
+    * the primary metrics, over all conditions, pools and checkpoints together, by Holm: exact McNemar for
       proportions, the studentized sign-flip test elsewhere;
     * each map over layers and heads, for one metric, condition and checkpoint, by max-T.
 
     Other scalar metrics are exploratory: their intervals are shown, `p_adjusted` is NaN, and they are never
     called changed. Declare a metric primary, before seeing the data, to test it.
 
-    `verdict` is `"equivalent"` where a margin was given and the interval of level 1 - 2 alpha lies inside it;
-    otherwise `"changed"` where `p_adjusted` is below alpha; otherwise `"undecided"`. A difference can be
-    both real and smaller than the margin: then it is equivalent, for the margin says that differences of its
-    size do not matter. Verdicts of equivalence each err with probability alpha; they are not adjusted.
+    `verdict` is `"equivalent"` where a margin was given and the interval of level 1 - 2 alpha lies inside it,
+    with room for images that change and may have been missed (`missed_change`); otherwise `"changed"` where
+    `p_adjusted` is below alpha; otherwise `"undecided"`. A difference can be both real and smaller than the
+    margin: then it is equivalent, for the margin says that differences of its size do not matter. Verdicts of
+    equivalence each err with probability alpha; they are not adjusted.
 
     Args:
         data: per-image values with dims checkpoint, condition, image and possibly layer, head, query_kind.
@@ -82,16 +93,20 @@ def summarize(
         level: confidence level of the intervals.
         margins: metric to the largest difference, in the metric's unit, that counts as none.
         primary: scalar metrics tested together; None takes those of `PRIMARY` that the data have.
+        pools: name -> conditions to be taken together, such as those that training has seen.
+        pools_only: leave out the single conditions, from the rows and from the families of tests.
         seed: states all of the randomness.
 
     Returns:
         Columns metric, condition, layer, head, reference, checkpoint, value_reference, value, difference
-        (value - value_reference), ci_low, ci_high, p_adjusted, margin, verdict, n. `layer` and `head` are NA
-        for scalar metrics, `margin` is NaN where none was given. `attrs["level"]` is `level`.
+        (value - value_reference), ci_low, ci_high, p_adjusted, margin, verdict, n, effect_size,
+        effect_size_kind (`d_z` of means, `cohens_g` of proportions; see `effects`). `layer` and `head` are
+        NA for scalar metrics, `margin` is NaN where none was given. `attrs["level"]` is `level`,
+        `attrs["pools"]` the pools.
 
     Raises:
-        ComparisonError: the data have no images, `reference`, a margin's metric or a primary metric is not
-            there, or a number is out of range.
+        ComparisonError: the data have no images, `reference`, a margin's metric, a primary metric or a
+            pool's condition is not there, a pool is called like a condition, or a number is out of range.
 
     Example:
         >>> correct = [[[0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 0.2]], [[0.6, 0.8, 0.7, 0.8, 0.6, 0.5, 0.8]]]
@@ -104,18 +119,20 @@ def summarize(
                         metric  difference  verdict  n
         0  correct_probability        0.51  changed  7
     """
-    _check_dims(data)
+    check_dims(data)
     metrics = per_image_metrics(data, n_classes=n_classes)
     checkpoints = [str(name) for name in data["checkpoint"].values]
     scalars = [metric.name for metric in metrics if not metric.is_map]
     reference = checkpoints[0] if reference is None else reference
     primary = [name for name in PRIMARY if name in scalars] if primary is None else primary
     margins = {} if margins is None else margins
-    _check_known([reference], "reference", "checkpoint", checkpoints)
-    _check_known(primary, "primary", "scalar metric", scalars)
-    _check_known(margins, "margins", "metric", [metric.name for metric in metrics])
+    check_known([reference], "reference", "checkpoint", checkpoints)
+    check_known(primary, "primary", "scalar metric", scalars)
+    check_margins(margins)
+    check_known(margins, "margins", "metric", [metric.name for metric in metrics])
     statistics.check_numbers(level, n_resamples, seed)
-    _check_margins(margins)
+    conditions = [str(name) for name in data["condition"].values]
+    together = check_pools({} if pools is None else pools, conditions, only=pools_only)
 
     plan = _Plan(
         checkpoints=checkpoints,
@@ -128,7 +145,15 @@ def summarize(
     )
     # With the reference alone there is nothing to compare, and no row.
     compared = metrics if len(checkpoints) > 1 else []
-    rows = [_rows(metric, part, plan) for metric in compared for part in _parts(metric.values)]
+    rows = [
+        _rows(under, part, plan)
+        for metric in compared
+        for under in (
+            *([] if pools_only else [metric]),
+            *(pooled(metric, *pool) for pool in together.items()),
+        )
+        for part in _parts(under.values)
+    ]
     table = (
         pd.concat(rows, ignore_index=True)
         if rows
@@ -145,6 +170,7 @@ def summarize(
     )
     table = table.reindex(columns=list(_COLUMNS)).astype(_COLUMNS)
     table.attrs["level"] = level
+    table.attrs["pools"] = together
     return table
 
 
@@ -190,7 +216,26 @@ def _rows(metric: Metric, values: xr.DataArray, plan: _Plan) -> pd.DataFrame:
     rows["value_reference"], _ = statistics.paired_mean(np.where(is_paired, before, np.nan))
     rows["value"], _ = statistics.paired_mean(np.where(is_paired, after, np.nan))
     rows["difference"], rows["n"] = statistics.paired_mean(differences)
-    rows["ci_low"], rows["ci_high"] = _interval(metric, differences, plan.counts, plan.level)
+    gained, lost = (differences > 0).sum(axis=0), (differences < 0).sum(axis=0)
+    n, margin, alpha = rows["n"].to_numpy(), plan.margins.get(metric.name, np.nan), 1 - plan.level
+    rows["margin"], rows["is_equivalent"] = margin, False
+    if metric.is_proportion:
+        rows["ci_low"], rows["ci_high"] = statistics.tango_interval(gained, lost, n, plan.level)
+        rows["effect_size"], rows["effect_size_kind"] = cohens_g(gained, lost), "cohens_g"
+        if np.isfinite(margin):
+            rows["is_equivalent"] = statistics.is_equivalent_share(
+                gained, lost, n, margin=margin, alpha=alpha
+            )
+    else:
+        levels = (plan.level, 1 - 2 * alpha) if np.isfinite(margin) else (plan.level,)
+        (low, high), *narrower = statistics.mean_intervals(differences, plan.counts, levels)
+        rows["ci_low"], rows["ci_high"] = low, high
+        rows["effect_size"], rows["effect_size_kind"] = d_z(differences), "d_z"
+        for within in narrower:
+            missed = statistics.missed_change(n, gained + lost, reach=metric.reach, alpha=alpha)
+            rows["is_equivalent"] = statistics.is_equivalent(
+                *within, n, margin=margin, alpha=alpha, missed=missed
+            )
     rows["p"] = np.nan
     if metric.is_map:
         rows["p"] = _map_p(
@@ -198,26 +243,7 @@ def _rows(metric: Metric, values: xr.DataArray, plan: _Plan) -> pd.DataFrame:
         )
     elif metric.name in plan.primary:
         rows["p"] = _scalar_p(metric, differences, plan.flips)
-    rows["margin"] = margin = plan.margins.get(metric.name, np.nan)
-    rows["is_equivalent"] = False
-    if np.isfinite(margin):
-        alpha = 1 - plan.level
-        low, high = _interval(metric, differences, plan.counts, 1 - 2 * alpha)
-        n = rows["n"].to_numpy()
-        rows["is_equivalent"] = statistics.is_equivalent(low, high, n, margin=margin, alpha=alpha)
     return rows
-
-
-def _interval(
-    metric: Metric,
-    differences: Float64[np.ndarray, "image row"],
-    counts: UInt8[np.ndarray, "resample image"],
-    level: float,
-) -> tuple[Float64[np.ndarray, " row"], Float64[np.ndarray, " row"]]:
-    if not metric.is_proportion:
-        return statistics.bootstrap_interval(differences, counts, level)
-    n = np.isfinite(differences).sum(axis=0)
-    return statistics.tango_interval((differences > 0).sum(axis=0), (differences < 0).sum(axis=0), n, level)
 
 
 def _scalar_p(
@@ -243,33 +269,3 @@ def _map_p(
     )
     p = statistics.max_t_p(maps, flips)
     return rearrange(p, "(condition checkpoint) cell -> (condition cell checkpoint)", **sizes)
-
-
-def _check_dims(data: xr.Dataset) -> None:
-    for dim in SAMPLE_DIMS:
-        if not data.sizes.get(dim):
-            raise ComparisonError(
-                f"The data have no {dim}.",
-                expected=f"at least one value along each of {', '.join(SAMPLE_DIMS)}",
-                remedy="Give the data of a comparison.",
-            )
-
-
-def _check_known(given: Iterable[str], argument: str, kind: str, known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise ComparisonError(
-                f"{argument} names {name!r}, which is no {kind} of these data.",
-                expected=f"one of: {', '.join(known) or 'none, for there is none'}",
-                remedy=f"Nearest: {names.nearest(name, known)}." if known else "Leave it out.",
-            )
-
-
-def _check_margins(margins: Mapping[str, float]) -> None:
-    for name, margin in margins.items():
-        if not 0 < margin < math.inf:
-            raise ComparisonError(
-                f"The margin of {name} is {margin}.",
-                expected="a finite value above 0, in the metric's unit",
-                remedy="Give the largest difference that you would call none, or leave the metric out.",
-            )
