@@ -249,4 +249,4 @@ def test_numbers_of_any_size_are_seeds(workplace):
 
 def test_a_number_of_workers_that_is_none_is_said_in_one_line(workplace, capsys):
     assert main(f"finetune base.safetensors {QUICK} --p-clean 1 --num-workers -1".split()) == 1
-    assert "num_workers is -1" in capsys.readouterr().err
+    assert "--num-workers is -1" in capsys.readouterr().err

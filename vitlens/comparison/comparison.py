@@ -1,33 +1,23 @@
-"""Two checkpoints or more on the same images: one table, its statistics, its figures and its report."""
+"""A comparison: one table of several checkpoints, its statistics, its figures, its report and its file."""
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import importlib.metadata
-import platform
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from os import PathLike
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
-from ..analyses import AttentionEntropy, LogitLens, Prediction
-from ..errors import ComparisonError
-from ..images import ImageDataset
-from ..models import HookedViT, weights_sha256
-from ..running import AnyAnalysis, run, same_architecture
-from .examples import choose, show
-from .features import match_features
+from ..errors import CheckpointError
+from . import exporting, notebook, storing
 from .summary import summarize
+from .transfer import transfer
 
-_N_EXAMPLE_CONDITIONS = 2
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """What was measured of several checkpoints on the same images, a value an image.
 
@@ -40,6 +30,8 @@ class Comparison:
         class_names: names of the classes, by index.
         provenance: versions, seeds, weights' hashes, data: what is needed to repeat it.
         seed: of the corruptions and of the resampling.
+        similarity: how alike the checkpoints' dictionaries of features are; None without SAEs.
+        transfer: what was gained on seen conditions and on unseen ones, from `with_transfer`.
     """
 
     data: xr.Dataset
@@ -50,6 +42,8 @@ class Comparison:
     class_names: Sequence[str] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    similarity: pd.DataFrame | None = None
+    transfer: pd.DataFrame | None = None
 
     def summary(
         self,
@@ -57,6 +51,8 @@ class Comparison:
         level: float = 0.95,
         margins: Mapping[str, float] | None = None,
         primary: Sequence[str] | None = None,
+        pools: Mapping[str, Sequence[str]] | None = None,
+        pools_only: bool = False,
         n_resamples: int = 2000,
     ) -> pd.DataFrame:
         """Each metric of each checkpoint against the reference, paired over images.
@@ -66,11 +62,13 @@ class Comparison:
             margins: metric -> the largest difference that counts as none, given before looking; without
                 one, nothing is ever called equivalent.
             primary: the metrics whose p-values are corrected together.
+            pools: name -> conditions taken together, each image counting once, as in `summarize`.
+            pools_only: leave the single conditions out.
             n_resamples: of the bootstrap.
 
         Returns:
             Columns metric, condition, layer, head, reference, checkpoint, value_reference, value,
-            difference, ci_low, ci_high, p_adjusted, margin, verdict, n.
+            difference, ci_low, ci_high, p_adjusted, margin, verdict, n, effect_size, effect_size_kind.
         """
         return summarize(
             self.data,
@@ -80,8 +78,49 @@ class Comparison:
             level=level,
             margins=margins,
             primary=primary,
+            pools=pools,
+            pools_only=pools_only,
             seed=self.seed,
         )
+
+    def with_transfer(
+        self,
+        *,
+        seen: Sequence[str],
+        unseen: Sequence[str],
+        level: float = 0.95,
+        metrics: Sequence[str] | None = None,
+        n_resamples: int = 2000,
+    ) -> Comparison:
+        """The same comparison with the table `transfer`, which its report then shows.
+
+        Args:
+            seen: conditions that training has seen.
+            unseen: conditions that it has not.
+            level: of the intervals.
+            metrics: as for `vitlens.comparison.transfer.transfer`.
+            n_resamples: of the bootstrap.
+
+        Returns:
+            A new comparison; this one is left as it is. Where there is no condition `clean` the table has no
+            shares of gaps closed.
+
+        Raises:
+            ComparisonError: a group is empty, or a condition is unknown or in both.
+        """
+        table = transfer(
+            self.data,
+            seen=seen,
+            unseen=unseen,
+            reference=self.reference,
+            clean="clean" if "clean" in self.data["condition"].values else None,
+            metrics=metrics,
+            n_classes=self.n_classes or None,
+            level=level,
+            n_resamples=n_resamples,
+            seed=self.seed,
+        )
+        return replace(self, transfer=table)
 
     def figures(self) -> dict[str, Any]:
         """The figures of the report, by name: plotly figures."""
@@ -90,7 +129,7 @@ class Comparison:
         return report.figures(self)
 
     def report(
-        self, path: str | PathLike[str], *, title: str | None = None, summary: pd.DataFrame | None = None
+        self, path: str | os.PathLike[str], *, title: str | None = None, summary: pd.DataFrame | None = None
     ) -> Path:
         """Write the report: one HTML file that opens with no network.
 
@@ -106,136 +145,83 @@ class Comparison:
 
         return report.write(self, path, title=title, summary=summary)
 
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        formats: Sequence[str] = ("svg", "pdf"),
+        *,
+        figures: Mapping[str, Any] | None = None,
+        scale: float = 2.0,
+    ) -> list[Path]:
+        """Write every figure as an image, named by its key, such as `accuracy.svg`.
 
-def compare(
-    models: Mapping[str, HookedViT],
-    dataset: ImageDataset,
-    *,
-    analyses: Sequence[AnyAnalysis] | None = None,
-    conditions: Sequence[Any] = ("clean",),
-    saes: Mapping[str, Sequence[Any]] | None = None,
-    unrelated_model: HookedViT | None = None,
-    class_names: Sequence[str] | None = None,
-    n_examples: int = 4,
-    batch_size: int = 32,
-    seed: int = 0,
-    num_workers: int = 0,
-    progress: bool = True,
-) -> Comparison:
-    """Measure several checkpoints of one architecture on the same images under the same conditions.
+        Args:
+            folder: where to; made if need be.
+            formats: some of `svg`, `pdf` and `png`.
+            figures: what to write, by default all of `figures()`.
+            scale: pixels of a PNG for each pixel of the figure's layout.
 
-    Args:
-        models: checkpoint name -> model; the first is the reference.
-        dataset: items as `vitlens.run` takes them.
-        analyses: what to measure; by default `Prediction`, `LogitLens` and `AttentionEntropy`.
-        conditions: under which, as in `vitlens.run`. All checkpoints see the same pixels, but under an attack
-            that names none (`pgd:on=base` does).
-        saes: checkpoint name -> its SAEs, to be matched; `"unrelated"` may be there besides.
-        unrelated_model: the random-weight model behind `saes["unrelated"]`.
-        class_names: names of the classes, by index, for the figures.
-        n_examples: images shown with their attention maps, spread evenly over the data set, besides those
-            that an analysis names; 0 for none at all.
-        batch_size: images in a forward pass.
-        seed: of the corruptions and of the resampling.
-        num_workers: processes that load images.
-        progress: show bars.
+        Returns:
+            The files.
 
-    Returns:
-        The comparison.
+        Raises:
+            ComparisonError: a format is none of these, or kaleido, which draws them, is not installed.
+        """
+        # What would be refused is refused before the figures are drawn.
+        exporting.check(folder, formats, scale)
+        return exporting.export(self.figures() if figures is None else figures, folder, formats, scale=scale)
 
-    Raises:
-        ComparisonError: there are fewer than two checkpoints.
-        ArchitectureError: their architectures differ.
-        AnalysisError, ConditionError, DatasetError, LabelError, PixelError: as `vitlens.run`.
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Keep all of it in one file, from which `load` makes it again, bit for bit.
 
-    Example:
-        >>> import timm, vitlens as vl
-        >>> base, tuned = (
-        ...     vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
-        ...     for _ in range(2)
-        ... )
-        >>> images = [vl.images.digits("test")[i] for i in range(8)]
-        >>> comparison = compare({"base": base, "tuned": tuned}, images, progress=False)
-        >>> comparison.data["rank"].dims
-        ('checkpoint', 'condition', 'image')
-    """
-    _check_models(models)
-    reference, model = next(iter(models.items()))
-    if analyses is None:
-        has_classes = model.cfg.n_classes > 0 and model.cfg.pool != "none"
-        classified: list[AnyAnalysis] = [Prediction(), LogitLens()] if has_classes else []
-        analyses = [*classified, AttentionEntropy()]
-    data = run(
-        models,
-        dataset,
-        analyses,
-        conditions=conditions,
-        batch_size=batch_size,
-        seed=seed,
-        num_workers=num_workers,
-        progress=progress,
-    )
-    named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
-    items = choose(dataset, n_examples, sorted(named)) if n_examples and model.cfg.n_classes else []
-    shown = list(conditions)[:_N_EXAMPLE_CONDITIONS]
-    return Comparison(
-        data=data,
-        reference=reference,
-        n_classes=model.cfg.n_classes,
-        examples=show(models, items, shown, seed=seed) if items else None,
-        features=None
-        if saes is None
-        else match_features(
-            models,
-            saes,
-            dataset,
-            unrelated_model=unrelated_model,
-            batch_size=batch_size,
-            progress=progress,
-        ),
-        class_names=class_names,
-        provenance=_provenance(models, dataset, data, seed),
-        seed=seed,
-    )
+        Args:
+            path: where to write, such as "comparison.safetensors"; made whole or not at all.
 
+        Returns:
+            The path.
 
-def _check_models(models: Mapping[str, HookedViT]) -> None:
-    if len(models) < 2:
-        raise ComparisonError(
-            f"There are {len(models)} checkpoints.",
-            expected="two or more",
-            remedy='Pass {"base": ..., "tuned": ...}; for one model use vitlens.run.',
-        )
-    same_architecture(models)
+        Raises:
+            ComparisonError: something in it is neither number, text nor a table of them, or `path` is a
+                folder.
+            SpaceError: the disk is full.
 
+        Example:
+            >>> import tempfile
+            >>> data = xr.Dataset({"rank": (("checkpoint", "condition", "image"), [[[0, 3]], [[0, 0]]])})
+            >>> path = Comparison(data, "base", 10).save(tempfile.mkdtemp() + "/comparison.safetensors")
+            >>> Comparison.load(path).data.identical(data)
+            True
+        """
+        return storing.write(path, {each.name: getattr(self, each.name) for each in fields(self)})
 
-def _provenance(
-    models: Mapping[str, HookedViT], dataset: ImageDataset, data: xr.Dataset, seed: int
-) -> dict[str, Any]:
-    ids = "\n".join(str(image) for image in data["image"].values)
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                name: importlib.metadata.version(name)
-                for name in ("vitlens", "torch", "timm", "transformer-lens", "sae-lens")
-            },
-        },
-        "seed": seed,
-        "conditions": [str(condition) for condition in data["condition"].values],
-        "images": {
-            "data set": type(dataset).__name__,
-            "n": int(data.sizes["image"]),
-            "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
-        },
-        "checkpoints": {
-            name: {
-                "weights_sha256": weights_sha256(model),
-                "mean": [float(value) for value in model.data_config["mean"]],
-                "std": [float(value) for value in model.data_config["std"]],
-                **model.provenance,
-            }
-            for name, model in models.items()
-        },
-    }
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+        """Read what `save` kept, or what `compare` left in the folder of its `output`.
+
+        Args:
+            path: the file or the folder.
+
+        Returns:
+            The comparison; no model and no data set is needed.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or holds no comparison.
+        """
+        parts = storing.read(path)
+        try:
+            return cls(**parts)
+        except TypeError as error:
+            raise CheckpointError(
+                f"{path} holds {', '.join(parts) or 'nothing'}.",
+                expected=f"{', '.join(each.name for each in fields(cls))}: the parts of a comparison",
+                remedy="Read it with the version of vitlens that wrote it.",
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"Comparison({notebook.subject(self.data, self.reference)})"
+
+    def _repr_html_(self) -> str:
+        # Maps over layers and heads have many rows, take longest, and are not shown.
+        maps = [name for name, values in self.data.items() if {"layer", "head"} & {*values.dims}]
+        rows = replace(self, data=self.data.drop_vars(maps)).summary()
+        return notebook.html(self.data, self.reference, rows)

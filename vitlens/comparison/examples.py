@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import UInt8
 
 from ..analyses import AttentionMap, Prediction
-from ..images import batches, known, parse_conditions
+from ..images import Batch, batches, known, parse_conditions
 from ..models import HookedViT
 from ..running import Analysis, run
 from ..running.showing import shown
@@ -35,7 +36,12 @@ def choose(dataset: Any, n: int, named: Sequence[str] = ()) -> list[Any]:
 
 
 def show(
-    models: Mapping[str, HookedViT], items: Sequence[Any], conditions: Sequence[Any], *, seed: int
+    models: Mapping[str, HookedViT],
+    items: Sequence[Any],
+    conditions: Sequence[Any],
+    *,
+    n_mapped: int,
+    seed: int,
 ) -> xr.Dataset:
     """What the report's pictures are made of.
 
@@ -43,27 +49,35 @@ def show(
         models: checkpoint name -> model.
         items: the images.
         conditions: what is done to them.
+        n_mapped: under how many of the conditions, the first ones, attention maps are kept: they are many.
         seed: of the corruptions, the same as in the comparison.
 
     Returns:
         `attention_map` (checkpoint, condition, image, layer, head, patch_row, patch_column), `pixels`
         (condition, image, row, column, channel) as bytes, `label` (image), `predicted` and
-        `correct_probability` (checkpoint, condition, image). Where each checkpoint sees pixels of its own,
-        as under an attack, the pictures are the clean ones.
+        `correct_probability` (checkpoint, condition, image); and `condition_pixels` (shown_condition, image,
+        row, column, channel), the pixels under every condition, clean ones first. Where each checkpoint sees
+        pixels of its own, as under an attack, the pictures are the clean ones.
     """
     analyses: list[Analysis] = [AttentionMap(), Prediction()]
-    data = run(models, items, analyses, conditions=conditions, seed=seed, progress=False)
-    (batch,) = batches(items, len(items))
+    asked = parse_conditions(conditions)
+    mapped = asked[:n_mapped]
+    data = run(models, items, analyses, conditions=mapped, seed=seed, progress=False)
+    (clean,) = batches(items, len(items))
     first = next(iter(models))
-    pictures = [
-        shown(condition, batch, models, seed=seed)[first] if condition.shares_pixels else batch
-        for condition in parse_conditions(conditions)
-    ]
-    pixels = np.stack(
-        [(each.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy() for each in pictures]
-    )
+    pictures = {"clean": _bytes(clean)}
+    for condition in asked:
+        seen = shown(condition, clean, models, seed=seed)[first] if condition.shares_pixels else clean
+        pictures[condition.name] = _bytes(seen)
+    axes = ("image", "row", "column", "channel")
     kept = data[["attention_map", "predicted", "correct_probability"]]
     return kept.assign(
         label=data["label"].isel(checkpoint=0, condition=0, drop=True),
-        pixels=(("condition", "image", "row", "column", "channel"), pixels),
-    )
+        pixels=(("condition", *axes), np.stack([pictures[condition.name] for condition in mapped])),
+        condition_pixels=(("shown_condition", *axes), np.stack(list(pictures.values()))),
+    ).assign_coords(shown_condition=list(pictures))
+
+
+def _bytes(batch: Batch) -> UInt8[np.ndarray, "image row column channel"]:
+    """Pixels as pictures have them."""
+    return (batch.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()

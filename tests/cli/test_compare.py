@@ -1,0 +1,282 @@
+"""`vitlens compare`, as it is typed."""
+
+import argparse
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+import xarray as xr
+from PIL import Image
+
+import vitlens as vl
+from vitlens.cli import compare, main, measures
+from vitlens.testing import randomize
+
+
+def model(seed, **changes):
+    settings = {
+        "img_size": 32,
+        "patch_size": 16,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "num_classes": 2,
+    }
+    return vl.HookedViT(randomize(timm.models.VisionTransformer(**settings | changes), seed))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with two checkpoints for two classes and images of them."""
+    monkeypatch.chdir(tmp_path)
+    vl.save(model(0), "base.safetensors")
+    vl.save(model(1), "tuned.safetensors")
+    generator = np.random.default_rng(0)
+    for name in ("data/cat", "data/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(4):
+            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    return tmp_path
+
+
+LINE = "compare base.safetensors tuned.safetensors --data data --no-progress --conditions clean contrast@2"
+
+
+def test_a_report_is_written_and_beside_it_all_that_it_is_made_of(workplace, capsys):
+    assert main(LINE.split()) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == [
+        "report: report.html",
+        "summary, every row: report.data/summary.csv",
+        "all of it: report.data/comparison.safetensors",
+    ]
+    assert re.match(
+        r" +metric +condition checkpoint +base value +difference, 95 % interval +p +verdict +n", said[0]
+    )
+    assert "What changed from base to tuned" in (workplace / "report.html").read_text(encoding="utf-8")
+    kept = vl.Comparison.load("report.data")
+    models = {"base": model(0), "tuned": model(1)}
+    images = vl.images.folder("data", models["base"])
+    by_hand = vl.compare(models, images, conditions=["clean", "contrast@2"], progress=False)
+    xr.testing.assert_identical(kept.data, by_hand.data)
+    pd.testing.assert_frame_equal(
+        pd.read_csv("report.data/summary.csv")[["metric", "difference", "ci_low", "n"]],
+        by_hand.summary()[["metric", "difference", "ci_low", "n"]],
+        check_dtype=False,
+    )
+
+
+def test_the_command_to_repeat_it_stands_in_the_report(workplace):
+    assert main([*LINE.split(), "--title", "It's mine"]) == 0
+    page = (workplace / "report.html").read_text(encoding="utf-8")
+    assert "<h1>It&#x27;s mine</h1>" in page
+    assert "vitlens compare base.safetensors tuned.safetensors --data data" in page
+
+
+def test_the_same_command_reads_what_was_measured_and_concludes_anew(workplace, capsys, monkeypatch):
+    assert main(LINE.split()) == 0
+
+    def never(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(vl.comparison.comparing, "run", never)
+    assert main([*LINE.split(), "--margin", "top1_accuracy=1.5", "--primary", "entropy_nats"]) == 0
+    summary = pd.read_csv("report.data/summary.csv")
+    assert set(summary.loc[summary["metric"] == "top1_accuracy", "margin"]) == {1.5}
+    assert set(summary.loc[summary["p_adjusted"].notna() & summary["layer"].isna(), "metric"]) == {
+        "entropy_nats"
+    }
+
+
+def test_another_command_beside_the_same_report_is_refused(workplace, capsys):
+    assert main(LINE.split()) == 0
+    assert main([*LINE.split(), "--seed", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "report.data holds another comparison (seed: 0 there, 1 now)" in said
+
+
+def test_checkpoints_have_the_names_that_they_are_given(workplace):
+    vl.save(model(2), "with=sign.safetensors")
+    line = (
+        "compare start=base.safetensors tuned.safetensors other=with=sign.safetensors with=sign.safetensors"
+    )
+    assert main(f"{line} --data data --no-progress --n-examples 0 --n-images 3".split()) == 0
+    data = vl.Comparison.load("report.data").data
+    assert data["checkpoint"].values.tolist() == ["start", "tuned", "other", "tuned_3"]
+    assert data["image"].values.tolist() == ["cat/0.png", "dog/0.png", "dog/3.png"]
+
+
+def test_conditions_are_taken_together(workplace, capsys):
+    conditions = ["clean", "contrast@2", "fog@1", "pgd:eps=4/255,steps=1"]
+    pools = ["weather=fog@1,clean", "hard=pgd:eps=4/255,steps=1,contrast@2"]
+    line = ["compare", "base.safetensors", "tuned.safetensors", "--data", "data", "--no-progress"]
+    assert main([*line, "--conditions", *conditions, "--pool", *pools, "--analyses", "prediction"]) == 0
+    summary = pd.read_csv("report.data/summary.csv").set_index(["metric", "condition"])
+    for pool, members in {
+        "weather": ["fog@1", "clean"],
+        "hard": ["pgd:eps=4/255,steps=1", "contrast@2"],
+    }.items():
+        mean = summary.loc[[("correct_probability", name) for name in members], "value"].mean()
+        assert summary.loc[("correct_probability", pool), "value"] == pytest.approx(mean)
+
+
+def test_analyses_are_named(workplace):
+    names = list(measures.MEASURES)
+    assert main([*LINE.split(), "--n-images", "5", "--analyses", *names, "--n-examples", "0"]) == 0
+    data = vl.Comparison.load("report.data").data
+    assert {
+        "rank",
+        "lens_rank",
+        "attention_entropy_nats",
+        "attention_distance_patches",
+        "cka",
+        "resid_cosine",
+    } <= {*data}
+
+
+def test_every_analysis_that_a_name_can_make_is_an_analysis():
+    for name, measure in measures.MEASURES.items():
+        assert type(measure.make()).__name__.lower() == name.replace("_", "")
+
+
+def test_a_bare_state_dict_is_loaded_as_the_architecture_that_is_named(workplace, capsys):
+    for name in ("a.pth", "b.pth"):
+        torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=2, depth=1).state_dict(), name)
+    line = "compare a.pth b.pth --data data --no-progress --n-images 1 --batch-size 1 --n-examples 0"
+    assert main(line.split()) == 1
+    assert "--architecture deit_tiny_patch16_224" in capsys.readouterr().err
+    line += " --architecture vit_tiny_patch16_224"
+    assert main(line.split()) == 1
+    assert "do not fit" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_the_command_goes_on(workplace, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vl.comparison.comparing, "run", stopped)
+    assert main(LINE.split()) == 130
+    said = capsys.readouterr().err
+    assert (
+        said == "vitlens compare: stopped; what was done is in report.data, and the same command goes on.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ("--conditions gausian_blur@3", "gaussian_blur"),
+        ("--analyses predictoin", "--analyses names 'predictoin'.*Nearest: 'prediction'"),
+        ("--margin top1_accuracy", "--margin is given 'top1_accuracy'.*METRIC=VALUE"),
+        ("--margin top1_accuracy=x", "--margin is given 'top1_accuracy=x'"),
+        ("--margin top1_accuracy=-1", "The margin of top1_accuracy is -1.0"),
+        ("--margin tpo1_accuracy=0.1", "--margin names 'tpo1_accuracy'.*Nearest: 'top1_accuracy'"),
+        ("--primary cka --analyses cka", "--primary names 'cka', which is no scalar metric"),
+        ("--pool seen", "--pool is given 'seen'.*NAME=CONDITION"),
+        ("--pool seen=fog@3,clean", "--pool seen names 'fog@3'.*add it to --conditions"),
+        ("--pool clean=clean,contrast@2", "clean"),
+        ("--pool a=clean a=contrast@2", "--pool names 'a' twice"),
+        ("--margin top1_accuracy=0.1 top1_accuracy=0.2", "--margin names 'top1_accuracy' twice"),
+        ("--num-classes 2", "--num-classes is given without --architecture"),
+        ("--device nowhere", "--device is nowhere"),
+        ("--data missing", "missing does not exist"),
+        ("--output .", "--output is ."),
+        ("--output missing/report.html", "--output is missing/report.html.*Make the folder first"),
+        ("--output report.data", "--output is report.data"),
+        ("--frost nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_before_the_work(workplace, capsys, further, message):
+    assert main([*LINE.split(), *further.split()]) == 1
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    assert said.startswith("vitlens compare: ")
+    assert said.count("\n") == 1
+    assert not (workplace / "report.html").exists()
+    assert not (workplace / "report.data").exists()
+
+
+def test_images_as_formats_want_kaleido(workplace, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "kaleido", None)
+    assert main([*LINE.split(), "--format", "svg"]) == 1
+    assert 'pip install "vitlens[export]"' in capsys.readouterr().err
+    assert not (workplace / "report.data").exists()
+
+
+def test_checkpoints_that_cannot_be_compared_are_refused(workplace, capsys):
+    vl.save(model(0, depth=3), "deep.safetensors")
+    vl.save(model(0, num_classes=3), "three.safetensors")
+    data = "--data data --no-progress"
+    assert main(f"compare base.safetensors deep.safetensors {data}".split()) == 1
+    assert "n_layers 2 and 3" in capsys.readouterr().err
+    assert main(f"compare base.safetensors base=tuned.safetensors {data}".split()) == 1
+    assert "Two checkpoints are called 'base'" in capsys.readouterr().err
+    assert main(f"compare base.safetensors gone.safetensors {data}".split()) == 1
+    assert "There is no file gone.safetensors" in capsys.readouterr().err
+    assert main(f"compare three.safetensors three.safetensors {data}".split()) == 1
+    said = capsys.readouterr().err
+    assert "2 class folders" in said
+    assert "classes={" not in said
+
+
+@pytest.mark.parametrize(
+    "further",
+    ["--batch-size 0", "--batch-size x", "--seed -1", "--n-images 0", "--level 1", "--level x",
+     "--format gif", "--precision float64", "--oops"],
+)  # fmt: skip
+def test_what_is_not_understood_exits_with_2(workplace, capsys, further):
+    with pytest.raises(SystemExit) as stopped:
+        main([*LINE.split(), *further.split()])
+    assert stopped.value.code == 2
+    assert further.split()[0] in capsys.readouterr().err
+
+
+def test_nothing_tested_is_said(workplace, capsys):
+    assert main([*LINE.split(), "--analyses", "attention_entropy", "--n-examples", "0"]) == 0
+    assert capsys.readouterr().out.startswith("Nothing was tested: no metric is among --primary")
+
+
+def test_the_help_names_every_command_and_the_usual_call(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    page = capsys.readouterr().out
+    for words in ("What changed inside", "compare", "finetune", "corrupt", "the usual call:", "--conditions"):
+        assert words in page
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == 2
+    assert "the usual call:" in capsys.readouterr().err
+
+
+def test_the_help_of_compare_names_every_analysis(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    page = capsys.readouterr().out
+    for name in measures.MEASURES:
+        assert re.search(rf"^  {name} +\S", page, re.M), name
+    assert max(map(len, page.splitlines())) <= 110
+
+
+def test_the_calls_that_the_help_shows_are_understood():
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    calls = re.findall(
+        r"vitlens compare (.*?)(?:\n  vitlens|\n\n)", compare.EPILOG.replace("\\\n", " "), re.S
+    )
+    calls = [call for call in compare.EPILOG.replace("\\\n", " ").splitlines() if "vitlens compare " in call]
+    assert len(calls) == 2
+    for call in calls:
+        parser.parse_args(call.split()[2:])
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"vitlens {vl.__version__}\n"

@@ -1,0 +1,79 @@
+"""Checkpoints as a command names them: `FILE` or `NAME=FILE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ArchitectureError, ComparisonError
+from ..models import HookedViT, load
+
+
+def named(base: str, tuned: Sequence[str]) -> dict[str, Path]:
+    """Name -> file of each checkpoint, the reference first.
+
+    Without names of their own they are called `base` and `tuned`, `tuned_2`, ...
+
+    Raises:
+        ComparisonError: two have one name.
+
+    Example:
+        >>> {name: str(path) for name, path in named("a.pth", ["b.pth", "blur=c.pth"]).items()}
+        {'base': 'a.pth', 'tuned': 'b.pth', 'blur': 'c.pth'}
+    """
+    usual = ["base", *("tuned" if place == 1 else f"tuned_{place}" for place in range(1, len(tuned) + 1))]
+    found: dict[str, Path] = {}
+    for given, otherwise in zip((base, *tuned), usual, strict=True):
+        name, path = _split(given)
+        if (name or otherwise) in found:
+            raise ComparisonError(
+                f"Two checkpoints are called '{name or otherwise}'.",
+                expected="a name of its own for each",
+                remedy="Write NAME=FILE.",
+            )
+        found[name or otherwise] = path
+    return found
+
+
+def _split(given: str) -> tuple[str, Path]:
+    """Name and file; a file whose own name has an equals sign is one, where it is there."""
+    if Path(given).exists():
+        return "", Path(given)
+    name, _, path = given.rpartition("=") if given.count("=") == 1 else given.partition("=")
+    return ("", Path(given)) if not path else (name, Path(path))
+
+
+def loaded(path: Path, architecture: str | None, num_classes: int | None, device: torch.device) -> HookedViT:
+    """A checkpoint; a file that says its own architecture needs none said.
+
+    Raises:
+        ArchitectureError, CheckpointError: as `vitlens.load`.
+    """
+    if architecture is None:
+        return load(path, device=device)
+    sizes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        return load(path, device=device)
+    except ArchitectureError:
+        return load(path, architecture, device=device, **sizes)
+
+
+def device(name: str | None) -> torch.device:
+    """Where to compute: what was named, else a GPU where there is one.
+
+    Raises:
+        ComparisonError: there is no such device.
+    """
+    try:
+        chosen = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ComparisonError(
+            f"--device is {name} ({str(error).splitlines()[0]}).",
+            expected="a device that is there, such as cpu, cuda or cuda:1",
+            remedy="Leave it out for a GPU where there is one, else the CPU.",
+        ) from error
+    return chosen

@@ -1,0 +1,305 @@
+"""`vitlens compare`: two checkpoints or more on a folder of images, as a report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch.utils.data import Dataset, Subset
+
+from ..comparison import Comparison, compare, exporting
+from ..comparison.checks import check_known, check_margins
+from ..comparison.metrics import per_image_metrics
+from ..comparison.pools import check_pools
+from ..comparison.storing import FILE_NAME
+from ..errors import ComparisonError
+from ..files import write_text
+from ..images import folder, frost, parse_conditions, register_corruption
+from ..models import HookedViT
+from ..names import nearest
+from ..running import run as measure
+from . import measures
+from .checkpoints import device, loaded, named
+from .options import number, positive
+
+HELP = "Compare checkpoints of one architecture on a folder of images, and write a report"
+
+_FIGURES = "figures"
+_SUMMARY = "summary.csv"
+_MOST_LINES = 40
+"""Of the table on the terminal."""
+
+EPILOG = f"""\
+what can be measured (--analyses), and what it costs beside the models' own passes:
+{measures.told()}
+
+examples:
+  vitlens compare base.safetensors run/model.safetensors --data photographs \\
+      --conditions clean gaussian_blur@3 --output report.html
+  vitlens compare base.safetensors blur=blur/model.safetensors noise=noise/model.safetensors \\
+      --data photographs --conditions clean fog@1-2 gaussian_noise@3 --pool fog=fog@1,fog@2 \\
+      --margin top1_accuracy=0.02 --output report.html
+
+Beside report.html a folder report.data is made: rows as they come, so that a stopped command goes on when it
+is typed again; at the end the whole comparison (vitlens.Comparison.load reads it) and summary.csv.
+
+exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    add = parser.add_argument
+    add("base", metavar="BASE", help="the reference: [NAME=]FILE, a file of vitlens or a bare state dict")
+    add("tuned", metavar="TUNED", nargs="+", help="what is compared with it: [NAME=]FILE")
+    add("--data", type=Path, required=True, metavar="DIR", help="images: a folder for each class")
+    add("--output", type=Path, default=Path("report.html"), metavar="FILE", help="(default report.html)")
+
+    group = parser.add_argument_group("the checkpoints").add_argument
+    group("--architecture", metavar="NAME", help="timm's name, for bare state dicts")
+    group(
+        "--num-classes", type=positive, metavar="N", help="classes of bare state dicts, if not timm's default"
+    )
+    group("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
+    group(
+        "--precision", choices=["bfloat16", "float16"], help="of matrix products, instead of the model's own"
+    )
+
+    group = parser.add_argument_group("what is measured").add_argument
+    conditions = "such as clean gaussian_blur@3 fog@1-5 pgd:eps=4/255 (default clean)"
+    group("--conditions", nargs="+", default=["clean"], metavar="NAME", help=conditions)
+    group("--analyses", nargs="+", default=list(measures.USUAL), metavar="NAME", help="see below (default "
+          f"{' '.join(measures.USUAL)})")  # fmt: skip
+    group("--n-images", type=positive, metavar="N", help="so many images, spread evenly over the folder")
+    group("--n-examples", type=number, default=4, metavar="N", help="images shown in the report (default 4)")
+    group("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
+    group("--batch-size", type=positive, default=32, metavar="N", help="images of a pass (default 32)")
+    group("--num-workers", type=number, default=0, metavar="N", help="processes that load images (default 0)")
+    group("--seed", type=number, default=0, help="of corruptions and of resampling (default 0)")
+
+    group = parser.add_argument_group("what is concluded").add_argument
+    margin = "the largest difference that counts as none; without one nothing is called equivalent"
+    group("--margin", nargs="+", default=[], metavar="METRIC=VALUE", help=margin)
+    group("--primary", nargs="+", metavar="METRIC", help="metrics to be tested, and corrected for, together")
+    pool = (
+        "conditions taken together, as one of its own: weather=fog@3,snow@3; with pools called seen and "
+        "unseen the report says what transfers"
+    )
+    group("--pool", nargs="+", default=[], metavar="NAME=CONDITION,...", help=pool)
+    group("--level", type=_level, default=0.95, metavar="P", help="of the intervals (default 0.95)")
+
+    group = parser.add_argument_group("what is written besides").add_argument
+    kinds = "write every figure as an image too, into report.data/figures; needs vitlens[export]"
+    group("--format", nargs="+", default=[], choices=["svg", "pdf", "png"], help=kinds)
+    group("--title", help="of the report")
+    group("--no-progress", action="store_true", help="show no bar")
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Compare, write, and say what changed and where it is told."""
+    page, beside = _places(chosen.output)
+    files = named(chosen.base, chosen.tuned)
+    margins = _once("--margin", [_margin(text) for text in chosen.margin])
+    asked = measures.chosen(chosen.analyses)
+    if chosen.frost is not None:
+        register_corruption(frost(chosen.frost))
+    conditions = [condition.name for condition in parse_conditions(chosen.conditions)]
+    pools = check_pools(_once("--pool", [_pool(text, conditions) for text in chosen.pool]), conditions)
+    if chosen.num_classes is not None and chosen.architecture is None:
+        raise ComparisonError(
+            "--num-classes is given without --architecture.",
+            expected="it with the architecture of bare state dicts",
+            remedy="Name timm's --architecture, or leave --num-classes out: a file of vitlens knows both.",
+        )
+    if chosen.format:
+        exporting.check(beside / _FIGURES, chosen.format, scale=2.0)
+    place = device(chosen.device)
+    models = {
+        name: loaded(path, chosen.architecture, chosen.num_classes, place) for name, path in files.items()
+    }
+    images = folder(chosen.data, next(iter(models.values())))
+    dataset = images if chosen.n_images is None else _spread(images, chosen.n_images)
+    if margins or chosen.primary:
+        _check_metrics(models, images[0], asked, margins, chosen.primary or ())
+    try:
+        comparison = compare(
+            models,
+            dataset,
+            analyses=asked,
+            conditions=chosen.conditions,
+            class_names=images.class_names if next(iter(models.values())).cfg.n_classes else None,
+            n_examples=chosen.n_examples,
+            batch_size=chosen.batch_size,
+            precision=chosen.precision,
+            seed=chosen.seed,
+            output=beside,
+            num_workers=chosen.num_workers,
+            progress=not chosen.no_progress,
+        )
+        if os.environ.get("RANK", "0") == "0":  # of several processes one writes
+            command = {"call": f"vitlens {shlex.join(chosen.arguments)}"}
+            made = dataclasses.replace(comparison, provenance={**comparison.provenance, **command})
+            if {"seen", "unseen"} <= pools.keys():
+                made = made.with_transfer(seen=pools["seen"], unseen=pools["unseen"], level=chosen.level)
+            summary = made.summary(
+                level=chosen.level, margins=margins, primary=chosen.primary, pools=pools or None
+            )
+            _write(made, summary, page, beside, chosen)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what was done is in {beside}, and the same command goes on") from None
+
+
+def _places(output: Path) -> tuple[Path, Path]:
+    """The report, and the folder beside it."""
+    beside = output.with_suffix(".data") if output.name else output
+    if output.is_dir() or not output.parent.is_dir() or output == beside:
+        raise ComparisonError(
+            f"--output is {output}.",
+            expected="a file in a folder that is there",
+            remedy="Make the folder first, or name a file such as report.html.",
+        )
+    if beside.exists() and not beside.is_dir():
+        raise ComparisonError(
+            f"{beside}, where the rows would be kept, is a file.",
+            expected="a folder, or nothing yet",
+            remedy="Name another --output.",
+        )
+    return output, beside
+
+
+def _once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a mapping, if none names what another names."""
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ComparisonError(
+            f"{option} names '{twice}' twice.", expected="each once", remedy="Leave one of them out."
+        )
+    return dict(pairs)
+
+
+def _margin(text: str) -> tuple[str, float]:
+    """Metric and margin of `METRIC=VALUE`."""
+    metric, _, value = text.rpartition("=")
+    try:
+        margin = {metric: float(value)}
+    except ValueError:
+        margin = {}
+    if not metric or not margin:
+        raise ComparisonError(
+            f"--margin is given {text!r}.",
+            expected="METRIC=VALUE, such as top1_accuracy=0.02",
+            remedy="Give the largest difference that you would call none, in the metric's unit.",
+        )
+    check_margins(margin)
+    return metric, margin[metric]
+
+
+def _pool(text: str, conditions: Sequence[str]) -> tuple[str, list[str]]:
+    """Name and conditions of `NAME=CONDITION,CONDITION,...`; a condition may have commas of its own."""
+    name, _, rest = text.partition("=")
+    if not name or not rest:
+        raise ComparisonError(
+            f"--pool is given {text!r}.",
+            expected="NAME=CONDITION,CONDITION, such as seen=fog@3,snow@3",
+            remedy="Name conditions that --conditions names too.",
+        )
+    members: list[str] = []
+    while rest:
+        fitting = [each for each in conditions if rest == each or rest.startswith(f"{each},")]
+        if not fitting:
+            strange = rest.partition(",")[0]
+            raise ComparisonError(
+                f"--pool {name} names '{strange}', which is none of the conditions.",
+                expected=f"some of {', '.join(conditions)}",
+                remedy=f"Nearest: {nearest(strange, conditions)}; or add it to --conditions.",
+            )
+        members.append(max(fitting, key=len))
+        rest = rest[len(members[-1]) + 1 :]
+    return name, members
+
+
+def _spread(dataset: Dataset[Any], n: int) -> Dataset[Any]:
+    """`n` images, spread evenly; all of them where there are no more."""
+    total = len(dataset)  # type: ignore[arg-type]  # a folder's images are counted
+    if n >= total:
+        return dataset
+    return Subset(dataset, [round(place * (total - 1) / max(n - 1, 1)) for place in range(n)])
+
+
+def _check_metrics(
+    models: Mapping[str, HookedViT],
+    image: Any,
+    analyses: Sequence[Any],
+    margins: Mapping[str, float],
+    primary: Sequence[str],
+) -> None:
+    """Refuse metrics that the analyses will not give, by measuring one image before the long work."""
+    of_images = [each for each in analyses if not hasattr(each, "finish")]
+    n_classes = next(iter(models.values())).cfg.n_classes or None
+    data = measure(models, [image], of_images, progress=False) if of_images else None
+    metrics = [] if data is None else per_image_metrics(data, n_classes=n_classes)
+    check_known(margins, "--margin", "metric", [metric.name for metric in metrics])
+    check_known(primary, "--primary", "scalar metric", [each.name for each in metrics if not each.is_map])
+
+
+def _write(
+    comparison: Comparison, summary: pd.DataFrame, page: Path, beside: Path, chosen: argparse.Namespace
+) -> None:
+    """The report and what stands beside it; and the same in short on the terminal."""
+    from .. import report  # with plotly, which takes long to import
+
+    write_text(beside / _SUMMARY, summary.to_csv(index=False))
+    figures = report.figures(comparison, summary)
+    report.write(comparison, page, title=chosen.title, figures=figures, summary=summary)
+    told = {"report": page, "summary, every row": beside / _SUMMARY, "all of it": beside / FILE_NAME}
+    if chosen.format:
+        comparison.export(beside / _FIGURES, chosen.format, figures=figures)
+        told["figures"] = beside / _FIGURES
+    lines = "".join(f"{what}: {where}\n" for what, where in told.items())
+    sys.stdout.write(f"{_table(summary)}\n{lines}")
+
+
+def _table(summary: pd.DataFrame) -> str:
+    """What was tested or found equivalent, a line each."""
+    is_scalar = summary["layer"].isna() & summary["head"].isna()
+    is_decided = summary["p_adjusted"].notna() | (summary["verdict"] != "undecided")
+    rows = summary[is_scalar & is_decided]
+    if rows.empty:
+        return "Nothing was tested: no metric is among --primary, and none has a --margin.\n"
+    shown = rows.head(_MOST_LINES)
+    interval = [
+        f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]" for row in shown.itertuples()
+    ]
+    percent = f"{100 * summary.attrs['level']:g}"
+    table = pd.DataFrame(
+        {
+            "metric": shown["metric"],
+            "condition": shown["condition"],
+            "checkpoint": shown["checkpoint"],
+            str(shown["reference"].iloc[0]): shown["value_reference"].map("{:.3f}".format),
+            "value": shown["value"].map("{:.3f}".format),
+            f"difference, {percent} % interval": interval,
+            "p": ["" if pd.isna(p) else "<.001" if p < 0.0005 else f"{p:.3f}" for p in shown["p_adjusted"]],
+            "verdict": shown["verdict"],
+            "n": shown["n"],
+        }
+    ).to_string(index=False)
+    left = len(rows) - len(shown)
+    return f"{table}\n" + (f"and {left} more in {_SUMMARY}\n" if left else "")
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = 0.0
+    if not 0.5 <= level < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no level such as 0.95")
+    return level

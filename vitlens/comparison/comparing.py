@@ -1,0 +1,201 @@
+"""Comparing: several checkpoints measured on the same images, kept as it comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from ..analyses import AttentionEntropy, LogitLens, Prediction
+from ..errors import ComparisonError
+from ..files import differences
+from ..images import ImageDataset
+from ..models import HookedViT
+from ..running import AnyAnalysis, run, same_architecture
+from . import storing
+from .comparison import Comparison
+from .examples import choose, show
+from .features import compare_features
+from .provenance import provenance, settings
+
+_N_MAPPED = 2
+"""Under how many conditions the examples' attention maps are kept."""
+
+_ROWS = "rows"
+"""The folder, in that of `output`, to which rows are written as they come."""
+
+
+def compare(
+    models: Mapping[str, HookedViT],
+    dataset: ImageDataset,
+    *,
+    analyses: Sequence[AnyAnalysis] | None = None,
+    conditions: Sequence[Any] = ("clean",),
+    saes: Mapping[str, Sequence[Any]] | None = None,
+    unrelated_model: HookedViT | None = None,
+    class_names: Sequence[str] | None = None,
+    n_examples: int = 4,
+    batch_size: int = 32,
+    precision: str | None = None,
+    seed: int = 0,
+    output: str | os.PathLike[str] | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Measure several checkpoints of one architecture on the same images under the same conditions.
+
+    Args:
+        models: checkpoint name -> model; the first is the reference.
+        dataset: items as `vitlens.run` takes them.
+        analyses: what to measure; by default `Prediction`, `LogitLens` and `AttentionEntropy`.
+        conditions: under which, as in `vitlens.run`. All checkpoints see the same pixels, but under an attack
+            that names none (`pgd:on=base` does).
+        saes: checkpoint name -> its SAEs, to be matched; `"unrelated"` may be there besides.
+        unrelated_model: the random-weight model behind `saes["unrelated"]`.
+        class_names: names of the classes, by index, for the figures.
+        n_examples: images shown with their attention maps, spread evenly over the data set, besides those
+            that an analysis names; 0 for none at all.
+        batch_size: images in a forward pass.
+        precision: of the matrix products, as in `vitlens.run`.
+        seed: of the corruptions and of the resampling.
+        output: a folder to keep the comparison in: its rows as they come, and at the end all of it, for
+            `Comparison.load`. A comparison that was killed goes on where it stopped when it is made again;
+            one that is complete is read back.
+        num_workers: processes that load images.
+        progress: show bars.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ComparisonError: there are fewer than two checkpoints, or `output` holds another comparison.
+        ArchitectureError: their architectures differ.
+        AnalysisError, CheckpointError, ConditionError, DatasetError, LabelError, PixelError: as
+            `vitlens.run`.
+
+    Example:
+        >>> import timm, vitlens as vl
+        >>> base, tuned = (
+        ...     vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
+        ...     for _ in range(2)
+        ... )
+        >>> images = [vl.images.digits("test")[i] for i in range(8)]
+        >>> comparison = compare({"base": base, "tuned": tuned}, images, progress=False)
+        >>> comparison.data["rank"].dims
+        ('checkpoint', 'condition', 'image')
+    """
+    _check_models(models)
+    _check_examples(n_examples)
+    reference, model = next(iter(models.items()))
+    if analyses is None:
+        has_classes = model.cfg.n_classes > 0 and model.cfg.pool != "none"
+        classified: list[AnyAnalysis] = [Prediction(), LogitLens()] if has_classes else []
+        analyses = [*classified, AttentionEntropy()]
+    settled = settings(
+        models,
+        dataset,
+        analyses=analyses,
+        conditions=conditions,
+        saes=saes,
+        unrelated_model=unrelated_model,
+        class_names=class_names,
+        n_examples=int(n_examples),
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+    )
+    folder = None if output is None else storing.as_path(output, "output")
+    if folder is not None and (made := _read_back(folder, settled)) is not None:
+        return made
+    data = run(
+        models,
+        dataset,
+        analyses,
+        conditions=conditions,
+        batch_size=batch_size,
+        seed=seed,
+        precision=precision,
+        output=None if folder is None else folder / _ROWS,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
+    items = choose(dataset, n_examples, sorted(named)) if n_examples and model.cfg.n_classes else []
+    features = similarity = None
+    if saes is not None:
+        features, similarity = compare_features(
+            models,
+            saes,
+            dataset,
+            unrelated_model=unrelated_model,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    comparison = Comparison(
+        data=data,
+        reference=reference,
+        n_classes=model.cfg.n_classes,
+        examples=show(models, items, conditions, n_mapped=_N_MAPPED, seed=seed) if items else None,
+        features=features,
+        similarity=similarity,
+        class_names=class_names,
+        provenance=provenance(models, dataset, data, settled),
+        seed=seed,
+    )
+    # Of several processes each has the whole, and one writes.
+    is_first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
+    if folder is not None and is_first:
+        comparison.save(folder / storing.FILE_NAME)
+    return comparison
+
+
+def _read_back(folder: Path, settled: Mapping[str, Any]) -> Comparison | None:
+    """The finished comparison of a folder; None where it is not finished.
+
+    Raises:
+        ComparisonError: it is another one.
+        CheckpointError: it is damaged.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ComparisonError(
+            f"output is {folder}, which is a file.", expected="a folder", remedy="Name another."
+        )
+    if not (folder / storing.FILE_NAME).exists():
+        return None
+    made = Comparison.load(folder)
+    if different := differences(made.provenance.get("settings"), settled):
+        raise ComparisonError(
+            f"{folder} holds another comparison ({different}).",
+            expected="the comparison that was made there, to read it back",
+            remedy="Name another folder, or delete this one to measure anew.",
+        )
+    return made
+
+
+def _check_models(models: Mapping[str, HookedViT]) -> None:
+    if not isinstance(models, Mapping):
+        raise ComparisonError(
+            f"models is a {type(models).__name__}.",
+            expected="checkpoint name -> model",
+            remedy='Pass {"base": ..., "tuned": ...}.',
+        )
+    if len(models) < 2:
+        raise ComparisonError(
+            f"There are {len(models)} checkpoints.",
+            expected="two or more",
+            remedy='Pass {"base": ..., "tuned": ...}; for one model use vitlens.run.',
+        )
+    same_architecture(models)
+
+
+def _check_examples(n_examples: object) -> None:
+    if not isinstance(n_examples, int | np.integer) or isinstance(n_examples, bool) or n_examples < 0:
+        raise ComparisonError(
+            f"n_examples is {n_examples!r}.",
+            expected="a whole number, 0 or more",
+            remedy="Leave it out for 4.",
+        )
