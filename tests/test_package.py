@@ -87,7 +87,9 @@ def test_the_readmes_code_runs(workplace):
     assert (workplace / "robust" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("page", ["analyses.md", "corruptions.md", "finetuning.md", "saes.md"])
+@pytest.mark.parametrize(
+    "page", ["analyses.md", "comparing.md", "corruptions.md", "finetuning.md", "saes.md"]
+)
 def test_the_code_on_a_page_runs(page):
     blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S

@@ -121,7 +121,7 @@ def test_checkpoints_keep_their_axis(model, items):
     np.testing.assert_allclose(figure.data[1].z, 100 * data["error"].sel(checkpoint="second"))
     assert figure.layout.yaxis2.scaleanchor == "x2"
     assert len(fourier_heat_map_figure(alone).data) == 1
-    assert figure.layout.meta["section"] == "Predictions"
+    assert figure.layout.meta["section"] == "Accuracy"
 
 
 def test_what_is_no_grid_is_refused(model, items):

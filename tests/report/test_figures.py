@@ -21,6 +21,7 @@ ORDER = [
     "attention_entropy_difference",
     "attention_maps",
     "feature_similarity",
+    "corruption_spectra",
 ]
 
 
@@ -54,7 +55,12 @@ def test_a_figure_is_drawn_where_its_data_are_there(comparison, variable, names)
 
 def test_examples_and_features_are_shown_only_where_there_are_any(comparison):
     less = dataclasses.replace(comparison, data=comparison.data[["rank"]])
-    assert list(report.figures(less)) == ["accuracy", "attention_maps", "feature_similarity"]
+    assert list(report.figures(less)) == [
+        "accuracy",
+        "attention_maps",
+        "feature_similarity",
+        "corruption_spectra",
+    ]
     assert list(report.figures(dataclasses.replace(less, examples=None, features=None))) == ["accuracy"]
 
 
@@ -140,7 +146,7 @@ def test_every_axis_says_what_it_shows(figures):
 
 
 def test_every_figure_says_how_many_images_it_shows(figures):
-    for name in ORDER[:-2]:
+    for name in ORDER[:-3]:
         assert "200 images" in figures[name].layout.title.subtitle.text, name
     assert "3 example images" in figures["attention_maps"].layout.title.subtitle.text
 

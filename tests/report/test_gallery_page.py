@@ -6,7 +6,6 @@ import io
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -14,90 +13,12 @@ from vitlens.report import gallery_page
 from vitlens.report.charts.gallery import gallery_figures
 from vitlens.report.charts.pictures import MOST_OPAQUE, heat_uri, picture_uri
 from vitlens.report.histogram_svg import digits, histogram_svg
-from vitlens.saes.gallery_data import Exhibit, FeatureProfile, Gallery, ShownImage
+from vitlens.saes.gallery_data import Exhibit
 
+from .made_gallery import made_gallery, made_image, made_profile
 from .test_page import read
 
 EVIL = "<script>alert(1)</script>"
-
-
-def made_image(number, n_checkpoints=1, side=224, grid=(14, 14), picked="top"):
-    rng = np.random.default_rng(number)
-    # Smooth, as photographs are: noise would not compress.
-    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    pixels = np.array(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
-    heat = rng.random((n_checkpoints, *grid), dtype=np.float32)
-    heat[heat < 0.8] = 0
-    return ShownImage(
-        image_id=f"folder/{number}.jpg",
-        label=number % 5,
-        picked=picked,
-        pixels=pixels,
-        activation=heat.max(axis=(1, 2)),
-        heat=heat,
-        prefix=np.full((n_checkpoints, 1), 0.25, dtype=np.float32),
-    )
-
-
-def made_profile(feature, n_active=40):
-    classes = pd.DataFrame(
-        {
-            "label": [3, 1],
-            "n_images": [10, 20],
-            "n_active_images": [9, 2],
-            "share_active": [0.9, 0.1],
-            "lift": [4.5, 0.5],
-            "mean_activation": [1.25, 0.0625],
-        }
-    )
-    counts = np.array([n_active - 1, 0, 1]) if n_active else np.zeros(0, dtype=np.int64)
-    return FeatureProfile(
-        feature=feature,
-        n_tokens={"cls": 100, "patch": 19_600},
-        n_active_tokens={"cls": 0, "patch": n_active},
-        n_active_images=min(n_active, 11),
-        largest=1.5 if n_active else 0.0,
-        counts=counts,
-        edges=np.arange(len(counts) + 1) * 0.5,
-        classes=classes if n_active else classes.head(0),
-    )
-
-
-def made_gallery(n_features=2, n_images=4, checkpoints=("model",), **image):
-    exhibits = tuple(
-        Exhibit(
-            features=tuple(made_profile(10 * number + at) for at in range(len(checkpoints))),
-            images=tuple(
-                made_image(
-                    100 * number + i,
-                    len(checkpoints),
-                    picked="top" if i < n_images - 1 else "middle",
-                    **image,
-                )
-                for i in range(n_images)
-            ),
-            similarity={"decoder_cosine": 0.75} if len(checkpoints) > 1 else {},
-        )
-        for number in range(n_features)
-    )
-    sae = {"kind": "batch_topk", "d_sae": 768, "k_per_token": 16, "hook_name": "blocks.9", "tokens": "all"}
-    return Gallery(
-        exhibits=exhibits,
-        checkpoints=checkpoints,
-        prefix_kinds=("cls",),
-        n_images=100,
-        n_top_images=3,
-        n_middle_images=1,
-        class_names=["tench", "goldfish", "shark", "hen", "ostrich"],
-        provenance={
-            "features": "2 of 768, named",
-            "condition": "gaussian_blur@3",
-            "seed": 7,
-            "checkpoints": {
-                name: {"model": {"file": f"{name}.safetensors"}, "sae": sae} for name in checkpoints
-            },
-        },
-    )
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +75,7 @@ def test_links_inside_the_page_lead_somewhere(page):
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = [attributes["href"] for tag, attributes in tags if tag == "a"]
-    assert links == ["#section-feature-0", "#section-feature-10", "#section-provenance"]
+    assert links == ["#main", "#section-feature-0", "#section-feature-10", "#section-provenance"]
     assert all(link[1:] in ids for link in links)
 
 
@@ -307,7 +228,7 @@ def test_figures_hold_each_picture_under_its_heat(gallery, pair):
             assert (picture.xref, picture.yref) == (trace.xaxis, trace.yaxis)
         assert figure.layout.coloraxis.cmax == pytest.approx(exhibit.largest_heat(0))
         assert figure.layout.yaxis.range == (13.5, -0.5)
-        assert figure.layout.meta["section"] == "SAE features"
+        assert figure.layout.meta["section"] == "Features"
         assert figure.layout.meta["caption"]
     both = gallery_figures(pair)
     assert list(both) == ["features_0_1", "features_10_11"]
@@ -319,7 +240,7 @@ def test_figures_stand_in_a_report(comparison, figures, gallery, tmp_path):
 
     given = {"accuracy": figures["accuracy"], **gallery.figures()}
     content = report.write(comparison, tmp_path / "r.html", figures=given).read_text(encoding="utf-8")
-    assert "<h2>SAE features</h2>" in content
+    assert "<h2>Features</h2>" in content
     assert "Feature 10</h3>" in content
 
 

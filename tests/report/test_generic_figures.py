@@ -74,7 +74,7 @@ def test_every_variable_has_its_figure_and_no_variable_two(further, figures):
     assert {*GENERIC} < {*figures}
     of_the_study = {"accuracy", "correct_probability", "first_correct_layer", "lens_accuracy"}
     of_the_study |= {"attention_entropy", "attention_entropy_difference", "attention_maps"}
-    assert {*figures} == {*GENERIC} | of_the_study | {"feature_similarity"}
+    assert {*figures} == {*GENERIC} | of_the_study | {"feature_similarity", "corruption_spectra"}
 
 
 def test_figures_stand_section_by_section(figures):
@@ -82,7 +82,7 @@ def test_figures_stand_section_by_section(figures):
     assert places == sorted(places)
     assert figures["sparsity"].layout.meta["section"] == "Further"
     assert figures["attribution"].layout.meta["section"] == "Attribution"
-    assert figures["attribution_patching"].layout.meta["section"] == "Causal"
+    assert figures["attribution_patching"].layout.meta["section"] == "Causal sweep"
 
 
 def test_every_figure_has_a_caption_a_number_of_images_and_an_axis(figures):

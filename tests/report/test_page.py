@@ -1,7 +1,10 @@
 """The page: whole, self-contained, the same for the same comparison, and safe with any name."""
 
 import dataclasses
+import itertools
+import json
 import re
+import types
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,8 +14,11 @@ import pytest
 
 from vitlens import report
 from vitlens.errors import ComparisonError
+from vitlens.report.shell import asset
+from vitlens.report.summary_tables import N_CELLS, cells_html, rows_json
 
 from .made import made_comparison
+from .made_gallery import made_gallery
 
 
 class Reader(HTMLParser):
@@ -49,9 +55,9 @@ def page(comparison, figures, tmp_path_factory):
 
 def test_the_page_asks_nothing_of_the_network(page):
     for tag, attributes in read(page).tags:
-        assert "src" not in attributes, tag
+        assert str(attributes.get("src", "data:")).startswith("data:"), tag
         assert not str(attributes.get("href", "#")).startswith(("http", "//")), tag
-        assert tag not in ("link", "iframe", "img", "object", "embed")
+        assert tag not in ("link", "iframe", "object", "embed")
     policy = next(
         a["content"] for tag, a in read(page).tags if a.get("http-equiv") == "Content-Security-Policy"
     )
@@ -92,17 +98,30 @@ def test_the_words_state_the_rows(comparison, page):
     assert "What changed from base to tuned on blur and tuned on noise" in text
 
 
-def test_the_table_has_each_scalar_row(comparison, page):
-    rows = comparison.summary()
-    n_scalar = int(rows["layer"].isna().sum())
+def test_the_table_has_each_scalar_row_and_each_can_be_linked_to(comparison, page):
+    rows = comparison.summary().reset_index(drop=True)
+    scalar = rows[rows["layer"].isna()]
     content = page.read_text(encoding="utf-8")
-    table = content[content.index("<table") : content.index("</table>")]
-    assert (
-        table.count('<td class="changed">')
-        + table.count('<td class="undecided">')
-        + table.count('<td class="equivalent">')
-        == n_scalar
-    )
+    table = content[content.index('id="summary-table"') :]
+    table = table[: table.index("</table>")]
+    for label, row in scalar.iterrows():
+        here = table[table.index(f'<tr id="row-{label}"') :]
+        here = here[: here.index("</tr>")]
+        assert f'data-verdict="{row["verdict"]}"' in here
+        assert f'data-value="{row["difference"]:.9g}"' in here
+    assert table.count("<tr id=") == len(scalar)
+
+
+def test_of_very_many_cells_the_surest_are_shown_and_all_can_be_saved(deit_comparison):
+    rows = deit_comparison.summary().reset_index(drop=True)
+    cells = rows[rows["layer"].notna()]
+    shown = cells_html(rows, {})
+    assert f"{len(cells):,} rows over layers and heads; here the {N_CELLS:,}" in shown
+    assert shown.count("<tr ") == N_CELLS
+    surest = cells["p_adjusted"].sort_values().iloc[N_CELLS - 1]
+    told = [float(p) for p in re.findall(r'data-value="([^"]*)">(?:\.\d+|&lt;\.001|1\.000)</td>', shown)]
+    assert max(told) <= surest * (1 + 1e-6)
+    assert len(json.loads(rows_json(rows))["metric"]) == len(rows)
 
 
 def test_provenance_is_shown(page):
@@ -141,7 +160,7 @@ def test_margins_of_ones_own_are_reported(comparison, figures, tmp_path):
     rows["verdict"] = "undecided"
     path = report.write(comparison, tmp_path / "report.html", figures=figures, summary=rows)
     content = path.read_text(encoding="utf-8")
-    assert '<td class="changed">' not in content
+    assert 'data-verdict="changed"' not in content
 
 
 def test_what_is_not_there_leaves_no_gap(comparison, tmp_path):
@@ -171,6 +190,94 @@ def test_values_that_are_no_numbers_are_shown_as_such(comparison, tmp_path):
     assert "NaN" not in path.read_text(encoding="utf-8").split("<script>")[0]
 
 
+def test_provenance_is_folded_and_the_call_to_repeat_it_is_not(comparison, figures, tmp_path):
+    call = "vitlens compare base=a.safetensors tuned=b.safetensors --data <photos>"
+    told = dataclasses.replace(comparison, provenance={**comparison.provenance, "call": call})
+    content = report.write(told, tmp_path / "r.html", figures={}).read_text(encoding="utf-8")
+    section = content[content.index('<section id="section-provenance"') :]
+    folded = section.index("<details>")
+    assert "--data &lt;photos&gt;</code>" in section[:folded]
+    assert f"{1:064x}" in section[folded:]
+
+
+def test_headings_go_down_one_level_at_a_time_and_images_are_described(page):
+    tags = read(page).tags
+    levels = [int(tag[1]) for tag, _ in tags if tag in ("h1", "h2", "h3", "h4", "h5")]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
+    assert [tag for tag, _ in tags if tag in ("header", "nav", "main")] == ["header", "nav", "main"]
+    first_link = next(attributes for tag, attributes in tags if tag == "a")
+    assert first_link == {"class": "skip", "href": "#main"}
+
+
+def test_a_figures_label_says_what_is_to_be_seen(comparison, page):
+    label = next(a["aria-label"] for _, a in read(page).tags if a.get("id") == "figure-1-accuracy-plot")
+    right = 100 * (comparison.data["rank"] == 0).mean("image").sel(checkpoint="base")
+    least, most = str(right.idxmin("condition").item()), str(right.idxmax("condition").item())
+    assert f"base: {right.min().item():.4g} ({least}) to {right.max().item():.4g} ({most})" in label
+
+
+def test_each_figure_says_the_definition_of_what_it_shows(page):
+    content = page.read_text(encoding="utf-8")
+    figure = content[content.index('<figure id="figure-1-accuracy"') :]
+    figure = figure[: figure.index("</figure>")]
+    assert "<dt>Top-1 accuracy</dt><dd>Share of images with the correct class among the 1 most" in figure
+    assert "200 images per condition" in figure
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_a_contrast_of_four_and_a_half_to_one(dark):
+    schemes = re.findall(r":root \{(.*?)\}", asset("report.css"), re.DOTALL)
+    colors = dict(re.findall(r"--(\w+): (#\w{6});", schemes[0]))
+    if dark:
+        colors |= dict(re.findall(r"--(\w+): (#\w{6});", schemes[1]))
+    for text, ground in itertools.product(
+        ("ink", "soft", "link", "changed", "equivalent"), ("paper", "band")
+    ):
+        assert contrast(colors[text], colors[ground]) >= 4.5, (text, ground)
+    assert contrast(colors["edge"], colors["paper"]) >= 3
+
+
+def contrast(one, other):
+    """Of two colors, as WCAG 2 defines it."""
+
+    def luminance(color):
+        levels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in levels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+TRANSFER = (
+    *("metric", "exposure", "condition", "checkpoint", "gain", "ci_low", "ci_high", "p_adjusted", "gap"),
+    *("gap_closed", "gap_closed_ci_low", "gap_closed_ci_high", "n"),
+)
+
+
+def test_what_a_comparison_holds_besides_is_shown(comparison, tmp_path):
+    more = types.SimpleNamespace(
+        **{name: getattr(comparison, name) for name in comparison.__dataclass_fields__},
+        summary=comparison.summary,
+        transfer=pd.DataFrame(
+            [dict.fromkeys(TRANSFER, 0.25) | {"metric": "gain", "condition": "<i>", "n": 3}]
+        ),
+        similarity=pd.DataFrame({"kind": ["vanilla"], "similarity_share": [0.875]}),
+        galleries={"Lost & found": made_gallery()},
+    )
+    content = report.write(more, tmp_path / "r.html", figures={}).read_text(encoding="utf-8")
+    assert "<h2>Transfer</h2>" in content
+    assert "<td>&lt;i&gt; (0.25)</td>" in content
+    features = content[content.index("<h2>Features</h2>") : content.index("<h2>Corruptions</h2>")]
+    assert ">0.875</td>" in features
+    assert "<h3>Lost &amp; found</h3>" in features
+    assert features.count('<details class="exhibit"') == 2
+    assert '<img class="g0-p0' in features
+    assert ".g0-p0{background-image" in content
+
+
 def test_a_folder_is_no_place_for_a_page(comparison, tmp_path):
     with pytest.raises(ComparisonError, match="is a folder"):
         report.write(comparison, tmp_path)
@@ -186,12 +293,12 @@ def test_figures_stand_under_their_headings_and_in_the_contents(page, figures):
     content = page.read_text(encoding="utf-8")
     headings = re.findall("<h2>(.*?)</h2>", content)
     sections = list(dict.fromkeys(figure.layout.meta["section"] for figure in figures.values()))
-    assert headings == ["Summary", "Table", *sections, "Provenance"]
+    assert headings == ["Summary", *sections, "Tables", "Provenance"]
     contents = content[content.index("<nav") : content.index("</nav>")]
     for place, (name, figure) in enumerate(figures.items(), start=1):
-        target = f"figure-{place}-{name.replace('_', '-')}-title"
+        target = f"figure-{place}-{name.replace('_', '-')}"
         assert f'<a href="#{target}">{figure.layout.title.text}</a>' in contents
-        above = content[: content.index(f'<h3 id="{target}"')]
+        above = content[: content.index(f'<figure id="{target}"')]
         assert above[above.rindex("<h2>") :].startswith(f"<h2>{figure.layout.meta['section']}</h2>")
 
 
@@ -200,5 +307,6 @@ def test_a_figure_of_ones_own_stands_where_it_says(comparison, figures, tmp_path
     given = {"accuracy": figures["accuracy"], "my_own": mine, "said": said}
     content = report.write(comparison, tmp_path / "r.html", figures=given).read_text(encoding="utf-8")
     headings = re.findall("<h2>(.*?)</h2>", content)
-    assert headings[2:5] == ["Predictions", "Further", "Lenses &amp; more"]
+    mine = ["Accuracy", "Features", "Corruptions", "Further", "Lenses &amp; more"]
+    assert headings[1:6] == mine
     assert '<a href="#section-lenses-more">Lenses &amp; more</a>' in content

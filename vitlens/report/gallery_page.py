@@ -42,7 +42,7 @@ def write(gallery: Gallery, path: str | os.PathLike[str], *, title: str | None =
         path,
         PAGE.substitute(
             title=html.escape(title or _title(gallery)),
-            css=asset("report.css") + asset("gallery.css") + heat + wall.rules(),
+            css=asset("report.css") + asset("wall.css") + asset("gallery.css") + heat + wall.rules(),
             subject=_subject(gallery) + _how_to_read(gallery),
             contents=f'<div class="features">{contents(sections)}</div>',
             body=(_SWITCH if wall.has_heat else "") + body(sections),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 
 from ..saes.gallery_data import Exhibit, FeatureProfile, Gallery, ShownImage, strongest_patch
 from .charts.pictures import SMALL_PX, heat_uri, picture_uri
@@ -28,10 +29,14 @@ class Wall:
 
     Args:
         gallery: what is shown.
+        prefix: of the pictures' class names, where a page shows several galleries.
+        level: of the headings inside an exhibit.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: Gallery, *, prefix: str = "", level: int = 3) -> None:
         self.gallery = gallery
+        self.prefix = prefix
+        self.level = level
         self.is_pair = len(gallery.checkpoints) == 2
         self.has_heat = any(image.heat is not None for each in gallery.exhibits for image in each.images)
         self._pictures: dict[str, tuple[str, str]] = {}
@@ -43,10 +48,9 @@ class Wall:
     def exhibit(self, exhibit: Exhibit) -> str:
         """One feature or pair."""
         parts = []
-        if exhibit.similarity:
-            said = joined(
-                [f"{name.replace('_', ' ')} {value:.3f}" for name, value in exhibit.similarity.items()]
-            )
+        similarity = {name: value for name, value in exhibit.similarity.items() if not math.isnan(value)}
+        if similarity:
+            said = joined([f"{name.replace('_', ' ')} {value:.3f}" for name, value in similarity.items()])
             parts.append(f"<p>{html.escape(said[:1].upper() + said[1:])}.</p>")
         parts += [
             f"<p>{self._whose(at)}{html.escape(_use(profile, self.gallery.n_images))}</p>"
@@ -61,11 +65,14 @@ class Wall:
         if top:
             parts.append(self._wall(top))
         if middle:
-            below = f'<div class="middle"><h3>From the middle half</h3>{self._wall(middle)}</div>'
+            below = f'<div class="middle">{self._heading("From the middle half")}{self._wall(middle)}</div>'
             parts.append(f'<div class="facts">{below}{self._facts(exhibit)}</div>')
         elif top:
             parts.append(f'<div class="facts">{self._facts(exhibit)}</div>')
         return "\n".join(parts)
+
+    def _heading(self, words: str) -> str:
+        return f"<h{self.level}>{words}</h{self.level}>"
 
     def _wall(self, shots: list[str]) -> str:
         return f'<div class="wall{" two" if self.is_pair else ""}">\n{"".join(shots)}\n</div>'
@@ -102,7 +109,7 @@ class Wall:
 
     def _picture(self, exhibit: Exhibit, image: ShownImage, checkpoint: int) -> str:
         if image.image_id not in self._pictures:
-            self._pictures[image.image_id] = f"p{len(self._pictures)}", picture_uri(image.pixels)
+            self._pictures[image.image_id] = f"{self.prefix}p{len(self._pictures)}", picture_uri(image.pixels)
         name, _ = self._pictures[image.image_id]
         n_rows, n_columns = image.pixels.shape[:2]
         heat = image.pixels[:1, :1, 0] * 0.0 if image.heat is None else image.heat[checkpoint]
@@ -141,9 +148,9 @@ class Wall:
                 f"Histogram of {int(profile.counts.sum()):,} activations from 0 to {digits(profile.largest)}"
             )
             facts.append(
-                f"<div><h3>{self._whose(at)}Tokens, by activation</h3>"
+                f"<div>{self._heading(f'{self._whose(at)}Tokens, by activation')}"
                 f"{histogram_svg(profile.counts, profile.edges, said)}</div>"
-                f"<div><h3>{self._whose(at)}Classes</h3>{self._classes(profile)}</div>"
+                f"<div>{self._heading(f'{self._whose(at)}Classes')}{self._classes(profile)}</div>"
             )
         return "".join(facts)
 

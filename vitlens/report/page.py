@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,22 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from .. import files
-from ..comparison.metrics import per_image_metrics
+from ..comparison.metrics import Metric, per_image_metrics
 from ..errors import ComparisonError
 from .charts import figures as draw
 from .charts.reading import n_images, names
-from .charts.sections import FURTHER
+from .charts.sections import FURTHER, SECTIONS
 from .charts.style import template
+from .corruptions import corruptions_html
+from .dictionaries import feature_lines, features_html, similarity_lines
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
-from .findings import feature_lines, findings
+from .findings import Links, findings_html
 from .protocol import ComparisonLike
 from .shell import PAGE, Section, asset, body, contents, data_block
-from .tables import provenance_table, scalar_table
-from .wording import joined
+from .summary_tables import cells_html, rows_json, scalars_html
+from .tables import provenance_table
+from .transferred import transfer_html
+from .wording import joined, metric_variable, metric_words
 
 
 def write(
@@ -36,9 +40,12 @@ def write(
     figures: Mapping[str, go.Figure] | None = None,
     summary: pd.DataFrame | None = None,
 ) -> Path:
-    """Write a comparison as one HTML file: what was compared, what changed, the figures, and provenance.
+    """Write a comparison as one HTML file: what changed in words, the figures, tables, and provenance.
 
     The file opens with no network. It is the same, byte for byte, for the same comparison.
+
+    A comparison may hold more than `ComparisonLike` asks for, and what is there is shown: `transfer` and
+    `similarity`, tables; `galleries`, heading -> `vitlens.saes.Gallery`.
 
     Args:
         comparison: labelled values; no model is needed.
@@ -80,27 +87,24 @@ def write(
         )
     if summary is None:
         summary = comparison.summary()
+    level, attributes = float(summary.attrs.get("level", 0.95)), summary.attrs
+    summary = summary.reset_index(drop=True)
+    summary.attrs = {**attributes, "level": level}
     if figures is None:
         figures = draw(comparison, summary)
-    units = {metric.name: metric.unit for metric in per_image_metrics(comparison.data)}
-    shown = [
-        (element_id(place, name), name, figure)
-        for place, (name, figure) in enumerate(figures.items(), start=1)
-    ]
-    grouped: dict[str, list[tuple[str, str, go.Figure]]] = {}
-    for each in shown:
-        grouped.setdefault(str(figure_meta(each[2]).get("section", FURTHER)), []).append(each)
+    metrics = per_image_metrics(comparison.data)
+    units = {metric.name: metric.unit for metric in metrics}
+    shown = _Shown(figures)
+    galleries, rules = _galleries(comparison)
+    extra = {
+        "Features": features_html(comparison.features, _table_of(comparison, "similarity")) + galleries,
+        "Corruptions": corruptions_html(comparison.data, comparison.examples),
+        "Transfer": transfer_html(_table_of(comparison, "transfer"), units),
+    }
     sections = [
-        Section("Summary", _findings(summary, units, comparison.features)),
-        Section("Table", _table(summary, units)),
-        *(
-            Section(
-                heading,
-                "\n".join(figure_html(*each) for each in group),
-                [(f"{element}-title", figure_heading(name, figure)) for element, name, figure in group],
-            )
-            for heading, group in grouped.items()
-        ),
+        Section("Summary", _summary(comparison, summary, units, shown)),
+        *shown.sections(extra, _definitions(metrics)),
+        Section("Tables", scalars_html(summary, units) + cells_html(summary, units)),
         Section("Provenance", _provenance(comparison.provenance)),
     ]
     sections = [section for section in sections if section.text]
@@ -109,17 +113,75 @@ def write(
         path,
         PAGE.substitute(
             title=html.escape(title or _title(comparison)),
-            css=asset("report.css"),
+            css=asset("report.css") + asset("comparison.css") + rules,
             subject=_subject(comparison),
             contents=contents(sections),
             body=body(sections),
             data=data_block("templates", json.dumps(templates))
-            + "".join(data_block(f"{element}-data", figure_json(figure)) for element, _, figure in shown),
+            + data_block("summary-data", rows_json(summary))
+            + "".join(data_block(f"{each.element}-data", figure_json(each.figure)) for each in shown.figures),
             plotly=get_plotlyjs(),
-            script=asset("report.js"),
+            script=asset("report.js") + asset("tables.js"),
         ),
     )
     return Path(path)
+
+
+class _Shown:
+    """The figures of a page: their elements, their sections, and which shows a metric."""
+
+    def __init__(self, figures: Mapping[str, go.Figure]) -> None:
+        self.figures = [
+            _Figure(element_id(place, name), name, figure)
+            for place, (name, figure) in enumerate(figures.items(), start=1)
+        ]
+
+    def of_metric(self, metric: str) -> str | None:
+        """The element of the figure that shows a metric: of several the last, which shows differences."""
+        variable = metric_variable(metric)
+        found = [each.element for each in self.figures if each.meta.get("variable") == variable]
+        return found[-1] if found else None
+
+    def sections(
+        self, extra: Mapping[str, str], definitions: Mapping[str, Sequence[tuple[str, str]]]
+    ) -> list[Section]:
+        """A section for each heading, in a report's order; headings of one's own stand where they come."""
+        grouped: dict[str, list[_Figure]] = {}
+        for each in self.figures:
+            grouped.setdefault(str(each.meta.get("section", FURTHER)), []).append(each)
+        for heading in (heading for heading, text in extra.items() if text):
+            grouped.setdefault(heading, [])
+        order = {heading: place for place, heading in enumerate((*SECTIONS[:-1], "Transfer"))}
+        ours = sorted(
+            (heading for heading in grouped if heading in order), key=lambda heading: order[heading]
+        )
+        return [
+            Section(
+                heading,
+                "\n".join(
+                    [
+                        *(
+                            figure_html(
+                                each.element, each.name, each.figure, definitions.get(each.variable, ())
+                            )
+                            for each in grouped[heading]
+                        ),
+                        extra.get(heading, ""),
+                    ]
+                ),
+                [(each.element, figure_heading(each.name, each.figure)) for each in grouped[heading]],
+            )
+            for heading in (*ours, *(heading for heading in grouped if heading not in order))
+        ]
+
+
+class _Figure:
+    """A figure of the page."""
+
+    def __init__(self, element: str, name: str, figure: go.Figure) -> None:
+        self.element, self.name, self.figure = element, name, figure
+        self.meta = figure_meta(figure)
+        self.variable = str(self.meta.get("variable", ""))
 
 
 def _title(comparison: ComparisonLike) -> str:
@@ -145,45 +207,75 @@ def _subject(comparison: ComparisonLike) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def _findings(summary: pd.DataFrame, units: Mapping[str, str], features: pd.DataFrame | None) -> str:
-    """The summary in words, a heading for each checkpoint."""
-    parts = []
-    for found in findings(summary, units):
-        points = "".join(
-            f"<li><strong>{html.escape(name)}</strong>"
-            f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in said)}</ul></li>"
-            for name, said in found.points
-        )
-        parts.append(
-            f"<h3>{html.escape(found.checkpoint)}</h3><p>{html.escape(found.lead)}</p><ul>{points}</ul>"
-        )
-    alike = feature_lines(features)
-    if alike:
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in alike)
-        parts.append(
-            f"<h3>SAE features</h3><p>Mean decoder cosine of the nearest feature:</p><ul>{items}</ul>"
-        )
-    return "\n".join(parts)
+def _summary(
+    comparison: ComparisonLike, summary: pd.DataFrame, units: Mapping[str, str], shown: _Shown
+) -> str:
+    """The findings in words; conditions that the data do not have are pools of several."""
+    known = {*names(comparison.data, "condition")}
+    pools = [str(name) for name in summary["condition"].unique() if name not in known]
+    is_scalar = summary["layer"].isna() & summary["head"].isna()
+    links = Links(shown.of_metric, frozenset(summary.index[is_scalar]))
+    said = findings_html(summary, units, links, pools=pools) + _pooled(pools, summary.attrs.get("pools"))
+    if said:
+        level = f"{100 * summary.attrs['level']:g} % intervals of the difference, paired over images"
+        said = f'<p class="soft">In brackets: {level}.</p>\n{said}'
+    alike = feature_lines(comparison.features) + similarity_lines(_table_of(comparison, "similarity"))
+    if not alike:
+        return said
+    figure = shown.of_metric("feature_similarity")
+    heading = f'<a class="to-figure" href="#{figure}">SAE features</a>' if figure else "SAE features"
+    return f"{said}\n<h3>{heading}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in alike)}</ul>"
 
 
-def _table(summary: pd.DataFrame, units: Mapping[str, str]) -> str:
-    """The scalar rows, and how to read them."""
-    level = float(summary.attrs.get("level", 0.95))
-    table = scalar_table(summary, units, level)
-    if not table:
+def _pooled(pools: Sequence[str], members: Any) -> str:
+    """What the pools stand for."""
+    if not pools or not isinstance(members, Mapping):
         return ""
-    return (
-        "<p>Each difference is checkpoint minus reference, paired over the same images. Intervals "
-        "are for one "
-        "difference at a time; p-values are adjusted for all tests of their family. "
-        "<em>Changed</em>: the adjusted "
-        "p is small enough. <em>Equivalent</em>: the difference lies within a margin given beforehand. "
-        "<em>Undecided</em>: neither, or not tested.</p>\n"
-        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Summary table">{table}</div>'
-    )
+    said = [f"{name} is the mean over {joined(list(map(str, members.get(name, ()))))}" for name in pools]
+    return f'<p class="soft">Pooled conditions, of each image: {html.escape("; ".join(said))}.</p>'
+
+
+def _definitions(metrics: Sequence[Metric]) -> dict[str, list[tuple[str, str]]]:
+    """Variable -> the metrics made from it, in words: name and description."""
+    defined: dict[str, list[tuple[str, str]]] = {}
+    for metric in metrics:
+        words = (metric_words(metric.name), " ".join(metric.description.split()))
+        defined.setdefault(metric_variable(metric.name), []).append(words)
+    return defined
+
+
+def _table_of(comparison: ComparisonLike, name: str) -> pd.DataFrame | None:
+    found = getattr(comparison, name, None)
+    return found if isinstance(found, pd.DataFrame) and len(found) else None
+
+
+def _galleries(comparison: ComparisonLike) -> tuple[str, str]:
+    """Galleries and the rules of their pictures; empty without any."""
+    found = getattr(comparison, "galleries", None)
+    if not isinstance(found, Mapping) or not found:
+        return "", ""
+    from .galleries import galleries_html  # sae-lens takes seconds to import, and is wanted only here
+
+    text, rules = galleries_html(found)
+    return text, asset("wall.css") + rules
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
+    """How to repeat it, and below that all the rest, folded."""
     if not provenance:
         return ""
-    return f'<div class="scroll provenance">{provenance_table(provenance)}</div>'
+    call = provenance.get("call")
+    rest = {key: value for key, value in provenance.items() if key != "call"}
+    said = ""
+    if isinstance(call, str):
+        said = (
+            '<p>The call to repeat it:</p>\n<pre class="scroll" tabindex="0">'
+            f"<code>{html.escape(call)}</code></pre>\n"
+        )
+    table = provenance_table(rest)
+    folded = (
+        "<details><summary>Versions, weights, data and seeds</summary>"
+        '<div class="scroll provenance" tabindex="0" role="region" aria-label="All that was recorded">'
+        f"{table}</div></details>"
+    )
+    return said + (folded if table else "")

@@ -24,12 +24,14 @@ style-src 'unsafe-inline'; img-src data: blob:">
 $css</style>
 </head>
 <body>
+<a class="skip" href="#main">Skip to the content</a>
 <header>
 <h1>$title</h1>
 $subject
 </header>
 <nav aria-label="Contents">$contents</nav>
 <main>
+<span id="main" tabindex="-1"></span>
 $body
 </main>
 $data
@@ -79,7 +81,8 @@ def contents(sections: Sequence[Section]) -> str:
 def body(sections: Sequence[Section]) -> str:
     """The sections, each under its heading."""
     return "\n".join(
-        f'<section id="{section.element}">\n<h2>{html.escape(section.heading)}</h2>\n'
+        f'<section id="{section.element}" aria-label="{html.escape(section.heading)}">\n'
+        f"<h2>{html.escape(section.heading)}</h2>\n"
         f"{section.text}\n</section>"
         for section in sections
     )

@@ -25,6 +25,21 @@ def metric_words(metric: str) -> str:
     return name[:1].upper() + name[1:]
 
 
+def metric_variable(metric: str) -> str:
+    """The variable that a metric of a summary was made from.
+
+    Example:
+        >>> metric_variable("top5_accuracy"), metric_variable("never_correct_share")
+        ('rank', 'first_correct_layer')
+        >>> metric_variable("attention_entropy_nats[cls]")
+        'attention_entropy_nats'
+    """
+    name = metric.partition("[")[0]
+    if re.fullmatch(r"top\d+_accuracy", name):
+        return "rank"
+    return re.sub("never_correct_share$", "first_correct_layer", name)
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Writes values of one unit.

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ...comparison import gap
+from .behind import array_rows, keep
 from .heatmaps import Axes, heatmaps
 from .panels import Grid
 from .reading import clean_first, image_mean, n_images, names
@@ -159,6 +160,12 @@ def patching_agreement(data: xr.Dataset) -> go.Figure | None:
                 hoverinfo="text",
                 **grid.place(i),
             )
+    dims = ("condition", "checkpoint", "component")
+    of_effect, of_estimate = (
+        part.rename({dim: "component"}).sel(condition=conditions, checkpoint=list(look)).transpose(*dims)
+        for part, dim in ((x, exact_dim), (y, estimate_dim))
+    )
+    keep(figure, array_rows({"effect_nats": of_effect, "estimate_nats": of_estimate}))
     figure.update_xaxes(range=list(ends), nticks=5)
     figure.update_yaxes(range=list(ends), nticks=5)
     grid.label(figure, x="effect (nats)", y="estimate (nats)")

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..measured import measured
 from ..protocol import ComparisonLike
 from .causal import (
     ESTIMATE,
@@ -30,6 +31,7 @@ from .prediction import accuracy, correct_probability
 from .profile import profile
 from .reading import names
 from .sections import SECTIONS, section
+from .spectra import corruption_spectra
 from .style import looks
 from .values import values
 from .variables import IMAGE_DIMS, KIND_DIMS, MAP_DIMS, PLACE_DIMS, further_dims, is_drawable
@@ -51,7 +53,8 @@ def figures(comparison: ComparisonLike, summary: pd.DataFrame | None = None) -> 
     title and axis. Class numbers (`label`, `predicted` and names that end so) have no mean and no figure.
 
     A checkpoint keeps its color, marker and dash in all of them. Each figure says in `layout.meta` its
-    caption, its section and the width below which it should scroll rather than shrink.
+    caption, its section, its variable, the rows that it was drawn from, and the width below which it should
+    scroll rather than shrink.
 
     Args:
         comparison: labelled values; no model is needed.
@@ -61,7 +64,7 @@ def figures(comparison: ComparisonLike, summary: pd.DataFrame | None = None) -> 
         Name to figure, section by section. Those with names of their own: `accuracy`, `correct_probability`,
         `first_correct_layer`, `lens_accuracy` (and those two of a tuned lens, with `tuned_` before),
         `attention_entropy`, `attention_entropy_difference`, `attention_maps`, `feature_similarity`,
-        `transplant_gap`.
+        `transplant_gap`, `corruption_spectra`.
 
     Example:
         >>> import types
@@ -86,19 +89,21 @@ def figures(comparison: ComparisonLike, summary: pd.DataFrame | None = None) -> 
     done: set[str] = set()
     for name, variable, figure in _of_their_own(comparison, summary):
         if figure is not None:
-            drawn[section(variable)].append((name, figure))
+            drawn[section(variable)].append((name, _of(variable, figure)))
             done.add(variable)
     for name in (str(name) for name in data if str(name) not in done):
         figure = _by_dims(data, name, comparison, summary)
         if figure is not None:
-            drawn[section(name)].append((name, figure))
-    alike = feature_similarity(comparison.features, looks(names(data, "checkpoint")))
-    if alike is not None:
-        drawn["Representation"].append(("feature_similarity", alike))
+            drawn[section(name)].append((name, _of(name, figure)))
     for heading, found in drawn.items():
         for _, figure in found:
             figure.update_layout(meta={**figure.layout.meta, "section": heading})
     return {name: figure for found in drawn.values() for name, figure in found}
+
+
+def _of(variable: str, figure: go.Figure) -> go.Figure:
+    """The figure, saying which variable it shows."""
+    return figure.update_layout(meta={**figure.layout.meta, "variable": variable})
 
 
 def _of_their_own(
@@ -123,6 +128,9 @@ def _of_their_own(
             rest = [label for label in components_of(data, name) if not is_in_block(label)]
             yield name, name, components(data, name, only=rest, meaning=WHOLE_WORDS)
     yield ESTIMATE, ESTIMATE, patching_agreement(data)
+    alike = feature_similarity(comparison.features, looks(names(data, "checkpoint")))
+    yield "feature_similarity", "feature_similarity", alike
+    yield "corruption_spectra", "corruption_spectra", corruption_spectra(measured(comparison.examples))
 
 
 def _by_dims(

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from .behind import grid_rows, keep
 from .heatmaps import rounded
 from .reading import clean_first, names
 from .rows import Panel, Rows, dots, hover_head, span
@@ -56,7 +57,7 @@ def components(
         ]
         for i, condition in enumerate(conditions)
     ]
-    rows = Rows(labels, looks(checkpoints), lane_px=11 if len(labels) > 6 else 15)
+    rows = Rows(labels, looks(checkpoints), lane_px=11 if len(labels) > 6 else 15, row_name=dim)
     limits = (0.0, 100.0) if shown.is_proportion else (None, None)
     axis = shown.axis(AXIS_COLUMNS)
     figure = dots(rows, [Panel("", axis, value[0], low[0], high[0], hover[0], limits)])
@@ -65,7 +66,10 @@ def components(
     figure.update_xaxes(
         **span(Panel("", axis, whole_value, whole_low, whole_high, hover[0], limits)), zeroline=True
     )
+    axes = {"condition": conditions, dim: labels, "checkpoint": checkpoints}
+    keep(figure, grid_rows(axes, {"value": value, "ci_low": low, "ci_high": high}))
     menu: dict[str, object] = {
+        "name": "Condition",
         "buttons": [
             {
                 "label": escape(lines(condition, 24, 1)[0]),
@@ -82,7 +86,7 @@ def components(
                 ],
             }
             for i, condition in enumerate(conditions)
-        ]
+        ],
     }
     interval = shown.interval_words
     left_out = len(known) - len(labels)

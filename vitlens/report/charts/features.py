@@ -10,13 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from .behind import add
 from .panels import Grid
 from .style import NEUTRAL, Look, escape, finish, wrap
 
 KIND_WORDS = {"vanilla": "vanilla", "batch_topk": "BatchTopK"}
 ROLE_WORDS = {"seeds": "two seeds of one checkpoint", "unrelated": "unrelated model"}
 NULLS = {"seeds": Look(NEUTRAL, "circle", "dash"), "unrelated": Look(NEUTRAL, "circle", "dot")}
-N_STEPS = 201
+N_STEPS = 101
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,9 @@ def feature_similarity(features: pd.DataFrame | None, looks: Mapping[str, Look])
                     **shared,
                 )
             mean = rows["decoder_cosine"].mean()
+            curve = {"decoder_cosine": cosine, "share_at_or_below": shares, "low": low, "high": high}
+            about = {"kind": panel.kind, "hook_name": panel.hook_name, "pair": panel.pair_words, "role": role}
+            add(figure, pd.DataFrame(curve).assign(**about)[[*about, *curve]])
             figure.add_scatter(
                 x=cosine,
                 y=100 * shares,
@@ -138,13 +142,9 @@ def feature_similarity(features: pd.DataFrame | None, looks: Mapping[str, Look])
                 name=label,
                 showlegend=label not in legend,
                 line={"color": look.color, "dash": look.dash, "width": 2},
-                hovertext=[
-                    f"<b>{escape(name)}</b><br>{share:.1%} of features at or below {x:.2f}"
-                    f"<br>mean {mean:.3f}; {len(rows):,} features, {n_groups} "
-                    f"pair{'s' * (n_groups > 1)} of SAEs"
-                    for x, share in zip(cosine, shares, strict=True)
-                ],
-                hoverinfo="text",
+                hovertemplate=f"<b>{escape(name)}</b><br>%{{y:.1f}} % of features at or below %{{x:.2f}}"
+                f"<br>mean {mean:.3f}; {len(rows):,} features, {n_groups} "
+                f"pair{'s' * (n_groups > 1)} of SAEs<extra></extra>",
                 **shared,
             )
             legend[label] = None

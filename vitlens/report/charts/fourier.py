@@ -95,5 +95,5 @@ def fourier_heat_map_figure(data: xr.Dataset) -> go.Figure:
         panel_title_lines=grid.title_lines,
         min_width_px=grid.min_width_px + 68,
     )
-    figure.layout.meta = {**figure.layout.meta, "section": "Predictions"}
+    figure.layout.meta = {**figure.layout.meta, "section": "Accuracy"}
     return figure

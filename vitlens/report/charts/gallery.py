@@ -12,7 +12,7 @@ from ..histogram_svg import digits
 from .pictures import HEAT_RGB, MOST_OPAQUE, picture_uri
 from .style import CHARACTER_PX, LINE_PX, escape, finish, wrap
 
-SECTION = "SAE features"
+SECTION = "Features"
 CELL_PX = 132.0
 GAP_PX = 10.0
 FOOT_PX = 3 * LINE_PX + 6

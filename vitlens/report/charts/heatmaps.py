@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from jaxtyping import Float
 
+from .behind import array_rows, keep
 from .panels import Grid
 from .reading import clean_first
 from .style import DIVERGING, SEQUENTIAL, escape, finish, lines, tick_step
@@ -18,6 +19,7 @@ from .style import DIVERGING, SEQUENTIAL, escape, finish, lines, tick_step
 MARK = "●"
 _NAMED_PX = 36.0  # a column whose name is a word
 _WIDEST_PX = 940.0
+_MENU_NAMES = {"query_kind": "Queries", "token_kind": "Tokens"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def heatmaps(
             }
             for i, name in enumerate(choices)
         ]
-        menus.append({"buttons": buttons})
+        menus.append({"name": _MENU_NAMES.get(axes.choice, axes.choice.capitalize()), "buttons": buttons})
     if len(conditions) > 1:
         buttons = [
             {
@@ -166,7 +168,14 @@ def heatmaps(
             }
             for i, name in enumerate(conditions)
         ]
-        menus.append({"buttons": buttons})
+        menus.append({"name": "Condition", "buttons": buttons})
+    beside: dict[str, xr.DataArray] = {}
+    if ends is not None:
+        beside |= {"ci_low": means.copy(data=ends[..., 0]), "ci_high": means.copy(data=ends[..., 1])}
+    if marks is not None:
+        beside["marked"] = marks.sel(at)
+    shown = array_rows({"value": means, **beside})
+    keep(figure, shown if len(choices) > 1 else shown.drop(columns=axes.choice))
     plain: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""}
     figure.update_xaxes(**_ticks(means[axes.column].values, 8), **plain)
     figure.update_yaxes(**_ticks(means[axes.row].values, 13), **plain)

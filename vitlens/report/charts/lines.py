@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Shaped
 
+from .behind import add, grid_rows
 from .panels import Grid
 from .rows import hover_head
 from .style import Look, escape, wrap
@@ -33,6 +34,7 @@ def draw_lines(
     places: Shaped[np.ndarray, " place"],
     number: Callable[[float], str],
     visible: bool = True,
+    kind: str = "",
 ) -> None:
     """Add a line with its band for every condition and checkpoint.
 
@@ -45,7 +47,11 @@ def draw_lines(
         places: its labels.
         number: writes a value with its unit, escaped.
         visible: whether the traces are seen.
+        kind: what the rows behind the figure call these lines; empty where all lines are of one kind.
     """
+    values = {"value": means.mean, "ci_low": means.low, "ci_high": means.high, "n": means.n}
+    axes = {"condition": grid.titles, "checkpoint": list(looks), place: places.tolist()}
+    add(figure, grid_rows({"kind": [kind], **axes} if kind else axes, values))
     for i, condition in enumerate(grid.titles):
         for k, (name, look) in enumerate(looks.items()):
             mean, low, high, n = (part[i, k] for part in (means.mean, means.low, means.high, means.n))

@@ -145,7 +145,7 @@ def _maps(
             }
             for at, label in enumerate(places)
         ]
-        menus.append({"active": len(places) - 1, "buttons": buttons})
+        menus.append({"name": place.capitalize(), "active": len(places) - 1, "buttons": buttons})
     if len(sheet.conditions) > 1:
         per_condition = len(figure.data) // len(sheet.conditions)
         buttons = [
@@ -159,7 +159,7 @@ def _maps(
             }
             for at, name in enumerate(sheet.conditions)
         ]
-        menus.append({"buttons": buttons})
+        menus.append({"name": "Condition", "buttons": buttons})
     figure.update_layout(
         annotations=sheet.annotations(0),
         coloraxis={

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from jaxtyping import Float
 
+from .behind import grid_rows, keep
 from .intervals import mean_and_t, wilson
 from .reading import has, n_classes, n_images, names
 from .rows import PANEL_PX, Panel, Rows, dots, hover_head
@@ -15,6 +18,7 @@ from .style import columns_px, finish, looks, wrap
 
 TOP_K = (1, 5, 10)
 N_BINS = 20
+_QUANTILES = (("quarter", 0.25), ("median", 0.5), ("three_quarters", 0.75))
 
 
 def accuracy(data: xr.Dataset, class_names: Sequence[str] | None) -> go.Figure | None:
@@ -102,7 +106,7 @@ def correct_probability(data: xr.Dataset) -> go.Figure | None:
             steps = np.repeat(edges, 2)[1:-1]
             outline_x += [*steps, *steps[::-1], None]
             outline_y += [*(middle - np.repeat(half, 2)), *(middle + np.repeat(half, 2))[::-1], None]
-            quarter, median, three = np.quantile(kept, [0.25, 0.5, 0.75])
+            quarter, median, three = (_quantile(kept, q) for _, q in _QUANTILES)
             hover.append(
                 f"{hover_head(name, condition)}<br>mean {mean[i, k]:.3f} [{low[i, k]:.3f}, {high[i, k]:.3f}]"
                 f"<br>median {median:.3f}, quartiles {quarter:.3f} and {three:.3f}<br>{n[i, k]} images"
@@ -111,7 +115,7 @@ def correct_probability(data: xr.Dataset) -> go.Figure | None:
             x=outline_x,
             y=outline_y,
             mode="lines",
-            line={"color": look.color, "width": 0.75},
+            line={"color": look.color, "width": 0.75, "simplify": False},
             fill="toself",
             fillcolor=look.shade(0.35),
             legendgroup=str(k),
@@ -133,6 +137,12 @@ def correct_probability(data: xr.Dataset) -> go.Figure | None:
             hovertext=hover,
             hoverinfo="text",
         )
+    axes = {"condition": conditions, "checkpoint": checkpoints}
+    quantiles = {
+        word: np.array([[_quantile(images, q) for images in of_condition] for of_condition in values])
+        for word, q in _QUANTILES
+    }
+    keep(figure, grid_rows(axes, {"value": mean, "ci_low": low, "ci_high": high, **quantiles, "n": n}))
     figure.update_xaxes(range=[-0.01, 1.01])
     return finish(
         figure,
@@ -146,3 +156,8 @@ def correct_probability(data: xr.Dataset) -> go.Figure | None:
         legend=[wrap(name, 40) for name in checkpoints],
         min_width_px=max(320, rows.label_px + columns_px(24)),
     )
+
+
+def _quantile(values: Float[np.ndarray, " image"], q: float) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, q)) if len(known) else math.nan

@@ -42,14 +42,17 @@ def profile(data: xr.Dataset, name: str) -> go.Figure:
             places=data[place].values,
             number=shown.number,
             visible=at == 0,
+            kind=str(kinds[at]) if kinds else "",
         )
         n_traces.append(len(figure.data))
     figure.update_xaxes(dtick=tick_step(data.sizes[place], 7), tick0=0, zeroline=False)
     # All panels have one range, and it follows what is seen.
     free = {"matches": "y", "nticks": 6, "rangemode": "normal" if (means.mean < 0).any() else "nonnegative"}
     figure.update_yaxes(zeroline=False, **(PERCENT if shown.is_proportion else free))
+    figure.layout.yaxis.matches = None  # the first axis is the one that the others match
     grid.label(figure, x=place, y=shown.axis(AXIS_COLUMNS))
     menu: dict[str, object] = {
+        "name": "Tokens",
         "buttons": [
             {
                 "label": f"tokens: {escape(kind_words(label))}",
@@ -59,7 +62,7 @@ def profile(data: xr.Dataset, name: str) -> go.Figure:
                 ],
             }
             for at, label in enumerate(kinds)
-        ]
+        ],
     }
     interval = shown.interval_words
     where = PLACE_WORDS[place].format(last=data[place].values[-1])

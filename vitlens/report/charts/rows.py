@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from .behind import add, grid_rows
 from .style import FONT_PX, LINE_PX, Look, columns_px, escape, lines, n_columns, wrap
 
 LABEL_COLUMNS = 20
@@ -51,11 +52,13 @@ class Rows:
         conditions: names, from top to bottom.
         looks: look of each checkpoint, from the top lane to the bottom lane.
         lane_px: height of a lane.
+        row_name: what a row is.
     """
 
     conditions: Sequence[str]
     looks: dict[str, Look] = field(repr=False)
     lane_px: float = 15
+    row_name: str = "condition"
 
     @property
     def row_px(self) -> float:
@@ -161,6 +164,12 @@ def dots(rows: Rows, panels: Sequence[Panel]) -> go.Figure:
                 col=column,
             )
         figure.update_xaxes(**span(panel), col=column)
+        axes = {"panel": [panel.title]} if panel.title else {}
+        values = {"value": panel.value, "ci_low": panel.low, "ci_high": panel.high}
+        add(
+            figure,
+            grid_rows({**axes, rows.row_name: rows.conditions, "checkpoint": list(rows.looks)}, values),
+        )
     return figure
 
 

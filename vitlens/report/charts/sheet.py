@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from jaxtyping import UInt8
 
-from .png import data_uri
+from .pictures import picture_uri
 from .reading import clean_first, names
 from .style import CHARACTER_PX, LINE_PX, escape, lines, wrap
 
@@ -80,7 +81,7 @@ class Sheet:
                 # A picture that was not kept is drawn in full transparency: traces are counted by condition.
                 opacity = 1.0 if self.has_picture(condition, row) else 0.0
                 pixels = self.examples["pixels"].sel(condition=condition).isel(image=row)
-                source = data_uri(pixels.transpose("row", "column", "channel").values)
+                source = picture_uri(_colored(pixels.transpose("row", "column", "channel").values))
                 figure.add_image(
                     source=source, opacity=opacity, hoverinfo="skip", **self.axes(row, 0), **axis
                 )
@@ -183,3 +184,8 @@ def _text(text: str, x: float, y: float, xanchor: str, yanchor: str) -> dict[str
         "align": xanchor,
         "borderpad": 0,
     }
+
+
+def _colored(levels: UInt8[np.ndarray, "row column channel"]) -> UInt8[np.ndarray, "row column 3"]:
+    """Gray pictures as three equal channels."""
+    return levels.repeat(3, axis=-1) if levels.shape[-1] == 1 else levels

@@ -2,7 +2,7 @@
 
 Heights and margins are counted in pixels, so that a label has its place whatever the width. A figure says in
 `layout.meta` what a page needs besides: its caption, the width below which it should scroll rather than
-shrink, and the pixels that its title takes.
+shrink, the pixels that its title and its menus take, and the rows behind it.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ def finish(
         bottom_px: bottom margin, in pixels.
         panel_title_lines: lines that the tallest title above a first-row panel takes.
         legend: names that the legend shows, already escaped.
-        menus: plotly menus, without their place; the first stands left, the second right.
+        menus: plotly menus, without their place; the first stands left, the second right. A menu's `name`
+            says what it chooses.
         min_width_px: width below which a page should scroll rather than shrink the figure.
 
     Returns:
@@ -243,6 +244,12 @@ def finish(
             }
             for side, menu in zip((0, 1), menus, strict=False)
         ],
-        meta={"caption": caption, "min_width_px": math.ceil(min_width_px), "title_px": TITLE_PX},
+        meta={
+            **(figure.layout.meta or {}),
+            "caption": caption,
+            "min_width_px": math.ceil(min_width_px),
+            "title_px": TITLE_PX,
+            "menu_px": menu_px,
+        },
     )
     return figure

@@ -1,0 +1,78 @@
+"""The section on transfer, and the words on similarity: the rows' own numbers."""
+
+import numpy as np
+import pandas as pd
+
+from vitlens.comparison.transfer import transfer
+from vitlens.report.dictionaries import feature_lines, features_html, similarity_lines
+from vitlens.report.transferred import transfer_html
+
+
+def test_transfer_is_said_and_shown_row_by_row(comparison):
+    rows = transfer(
+        comparison.data,
+        seen=["gaussian_blur@3"],
+        unseen=["gaussian_noise@3", "contrast@5"],
+        metrics=["top1_accuracy"],
+    )
+    text = transfer_html(rows, {"top1_accuracy": "share"})
+    assert text.count("<tr>") == len(rows) + 1
+    contrasts = rows[rows["exposure"] == "seen - unseen"]
+    assert text.count("<li>") == len(contrasts)
+    for row in contrasts.itertuples():
+        word = "more" if row.gain > 0 else "less"
+        assert f"{row.checkpoint} gained {100 * abs(row.gain):.1f} percentage points" in text
+        assert f" {word} on seen than on unseen conditions." in text
+    for row in rows.itertuples():
+        assert f'data-value="{row.gain:.9g}"' in text
+        assert np.isnan(row.gap_closed) or f'data-value="{row.gap_closed:.9g}"' in text
+
+
+def test_without_rows_there_is_no_section():
+    assert transfer_html(None, {}) == ""
+    assert features_html(None) == ""
+    assert similarity_lines(None) == []
+
+
+def test_matched_and_lost_features_are_counted_beside_both_yardsticks(comparison):
+    features = comparison.features
+    text = features_html(features)
+    of_pair = features[(features["kind"] == "vanilla") & (features["checkpoint_b"] == "tuned on blur")]
+    of_pair = of_pair[of_pair["role"] == "checkpoints"]
+    n_matched = int(of_pair["mutual"].sum())
+    assert f'data-value="{n_matched}">{n_matched}</td>' in text
+    assert f'data-value="{len(of_pair) - n_matched}">{len(of_pair) - n_matched}</td>' in text
+    assert "two seeds (%)" in text
+    assert "New:" not in text  # nothing tells how many features the checkpoint has
+    assert any(
+        f"{of_pair['mutual'].mean():.0%} of {len(of_pair):,} features are matched (two seeds" in line
+        for line in feature_lines(features)
+    )
+
+
+def test_new_features_are_counted_where_the_checkpoints_own_are_known(comparison):
+    features = comparison.features.assign(n_live_b=200)
+    rows = features[(features["kind"] == "vanilla") & (features["checkpoint_b"] == "tuned on blur")]
+    each = rows[rows["role"] == "checkpoints"].groupby(["seed_a", "seed_b"])
+    n_new = sum(200 - int(pair["mutual"].sum()) for _, pair in each)
+    assert f'data-value="{n_new}">{n_new}</td>' in features_html(features)
+
+
+def test_similarity_is_said_with_its_interval_and_verdict():
+    rows = pd.DataFrame(
+        {
+            "kind": ["batch_topk", "vanilla"],
+            "checkpoint": ["tuned", "tuned"],
+            "similarity_share": [0.954, 0.5],
+            "ci_low": [0.91, np.nan],
+            "ci_high": [0.99, np.nan],
+            "threshold": [0.9, 0.9],
+            "verdict": ["equivalent", "undecided"],
+        }
+    )
+    first, second = similarity_lines(rows)
+    assert (
+        first == "BatchTopK, tuned: similarity share 0.95 [0.91, 0.99], equivalent (equivalent from 0.9 on)."
+    )
+    assert "[" not in second
+    assert "0.954</td>" in features_html(None, rows)
