@@ -1,10 +1,9 @@
 """What a comparison gives to papers and notebooks: LaTeX, images, HTML."""
 
 import html.parser
-import importlib.machinery
+import importlib.util
 import re
 import sys
-import types
 
 import numpy as np
 import pandas as pd
@@ -211,9 +210,8 @@ def kaleido(monkeypatch):
             asked.append((figure, path.name, *size))
             path.write_text(f"{path.suffix} of {figure.layout.title.text}")
 
-    installed = types.ModuleType("kaleido")
-    installed.__spec__ = importlib.machinery.ModuleSpec("kaleido", None)
-    monkeypatch.setitem(sys.modules, "kaleido", installed)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *at: name == "kaleido" or find(name, *at))
     monkeypatch.setattr(plotly.io, "write_images", write_images)
     return asked
 
