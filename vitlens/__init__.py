@@ -62,7 +62,7 @@ from .running import (
 )
 
 if TYPE_CHECKING:
-    from . import report, saes, testing, training
+    from . import comparison, report, saes, testing, training
     from .comparison import (
         Comparison,
         calibration_error,
@@ -109,6 +109,7 @@ __all__ = [
     "activations",
     "calibration_error",
     "compare",
+    "comparison",
     "corrupt",
     "errors",
     "fgsm",
@@ -143,6 +144,7 @@ _WHEN_USED = {
     "Comparison": ".comparison",
     "calibration_error": ".comparison",
     "compare": ".comparison",
+    "comparison": None,
     "gap_closed": ".comparison",
     "mean_corruption_error": ".comparison",
     "patching_agreement": ".comparison",
