@@ -93,7 +93,8 @@ class Loop:
         if first_step == 0:
             self._keep_snapshot(0)
         self._evaluate(first_step)
-        self._rehearse()
+        if not self._is_evaluation_due(first_step):
+            self._rehearse()
         with tqdm(
             total=self._n_steps,
             initial=first_step,
