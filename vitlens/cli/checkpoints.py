@@ -46,6 +46,20 @@ def _split(given: str) -> tuple[str, Path]:
     return ("", Path(given)) if not path else (name, Path(path))
 
 
+def check_sizes(architecture: str | None, num_classes: int | None) -> None:
+    """Refuse a number of classes that would say nothing.
+
+    Raises:
+        ArchitectureError: it is given, and the architecture that it belongs to is not.
+    """
+    if num_classes is not None and architecture is None:
+        raise ArchitectureError(
+            "--num-classes is given without --architecture.",
+            expected="it with the architecture of a bare state dict",
+            remedy="Name timm's --architecture, or leave --num-classes out: a file of vitlens knows both.",
+        )
+
+
 def loaded(path: Path, architecture: str | None, num_classes: int | None, device: torch.device) -> HookedViT:
     """A checkpoint; a file that says its own architecture needs none said.
 

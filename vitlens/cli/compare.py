@@ -26,7 +26,7 @@ from ..models import HookedViT
 from ..names import nearest
 from ..running import run as measure
 from . import measures
-from .checkpoints import device, loaded, named
+from .checkpoints import check_sizes, device, loaded, named
 from .options import number, positive
 
 HELP = "Compare checkpoints of one architecture on a folder of images, and write a report"
@@ -112,12 +112,7 @@ def run(chosen: argparse.Namespace) -> None:
         register_corruption(frost(chosen.frost))
     conditions = [condition.name for condition in parse_conditions(chosen.conditions)]
     pools = check_pools(_once("--pool", [_pool(text, conditions) for text in chosen.pool]), conditions)
-    if chosen.num_classes is not None and chosen.architecture is None:
-        raise ComparisonError(
-            "--num-classes is given without --architecture.",
-            expected="it with the architecture of bare state dicts",
-            remedy="Name timm's --architecture, or leave --num-classes out: a file of vitlens knows both.",
-        )
+    check_sizes(chosen.architecture, chosen.num_classes)
     if chosen.format:
         exporting.check(beside / _FIGURES, chosen.format, scale=2.0)
     place = device(chosen.device)

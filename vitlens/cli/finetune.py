@@ -16,6 +16,7 @@ import pandas as pd
 from ..errors import TrainingError
 from ..images import folder, frost, register_corruption
 from ..models import load
+from .checkpoints import check_sizes
 
 HELP = "Fine-tune a checkpoint on clean and corrupted images; the same command goes on with a stopped run"
 
@@ -46,12 +47,7 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))
     config = _config(vars(chosen))
-    if chosen.num_classes is not None and chosen.architecture is None:
-        raise TrainingError(
-            "--num-classes is given without --architecture.",
-            expected="it with the architecture of a bare state dict",
-            remedy="Name timm's --architecture, or leave --num-classes out: a file of vitlens knows both.",
-        )
+    check_sizes(chosen.architecture, chosen.num_classes)
     sizes = {} if chosen.num_classes is None else {"num_classes": chosen.num_classes}
     model = load(chosen.weights, chosen.architecture, **sizes)
     from ..training import finetune  # with the optimizers and schedules, when they are needed
