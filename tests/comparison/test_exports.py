@@ -92,7 +92,7 @@ def test_metrics_are_chosen_and_maps_are_shown_when_asked_for(summary):
     assert all(re.fullmatch(r"\d\.\d", cell[3]) for cell in cells)
     mapped = cells_of(to_latex(summary, metrics=["attention_entropy_nats[cls]"], maps=True))
     assert [cell[3:5] for cell in mapped][:4] == [["0", "0"], ["0", "1"], ["1", "0"], ["1", "1"]]
-    assert mapped[0][0] == "Attention entropy nats (cls)"
+    assert mapped[0][0] == "Attention entropy (class token)"
 
 
 def test_different_numbers_of_images_get_a_column_of_their_own(summary):

@@ -7,6 +7,9 @@ from jaxtyping import Float, Float32, Float64, Int, Int8, Integer, UInt8
 
 from ..functional.resampling import resampled_counts
 
+_ROUNDING = 1e-12
+"""Spreads below this share of the mean are rounding: the differences are all equal."""
+
 _BLOCK = 128
 """Rows of draws that are turned into float32 at once; bounds the memory beside the draws themselves."""
 
@@ -71,6 +74,34 @@ def paired_mean(
     n = finite.sum(axis=0)
     with np.errstate(invalid="ignore"):
         return np.where(finite, differences, 0).sum(axis=0, dtype=np.float64) / n, n
+
+
+def paired_spread(
+    differences: Float[np.ndarray, "image cell"],
+) -> tuple[
+    Float64[np.ndarray, " cell"],
+    Int[np.ndarray, " cell"],
+    Float64[np.ndarray, "image cell"],
+    Float64[np.ndarray, " cell"],
+]:
+    """`paired_mean`, the deviations from it, and their standard deviation.
+
+    Args:
+        differences: checkpoint minus reference, for each image.
+
+    Returns:
+        The means; the counts; the deviations, 0 for a value that is not finite; and the standard deviations,
+        with n - 1 below: 0 where all values are equal up to rounding, and where there are fewer than two.
+
+    Example:
+        >>> _, _, deviations, spread = paired_spread(np.array([[1.0, 0.1], [3.0, 0.1]]))
+        >>> deviations[:, 0], spread.round(3)
+        (array([-1.,  1.]), array([1.414, 0.   ]))
+    """
+    mean, n = paired_mean(differences)
+    deviations = np.where(np.isfinite(differences), differences - mean, 0.0)
+    spread = np.sqrt(np.square(deviations).sum(axis=0) / np.maximum(n - 1, 1))
+    return mean, n, deviations, np.where((n >= 2) & (spread > _ROUNDING * np.abs(mean)), spread, 0)
 
 
 def product(

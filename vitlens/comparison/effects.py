@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from .draws import paired_mean
+from .draws import paired_spread
 
 KINDS = ("d_z", "cohens_g")
 """Names in a summary: of means, and of proportions."""
-
-_ROUNDING = 1e-12
-"""Spreads below this share of the mean are rounding: the differences are all equal."""
 
 
 def d_z(differences: Float[np.ndarray, "image cell"]) -> Float64[np.ndarray, " cell"]:
@@ -30,11 +27,8 @@ def d_z(differences: Float[np.ndarray, "image cell"]) -> Float64[np.ndarray, " c
         >>> d_z(np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
         array([ 2., nan])
     """
-    mean, n = paired_mean(differences)
-    centered = np.where(np.isfinite(differences), differences - mean, 0)
-    spread = np.sqrt(np.square(centered).sum(axis=0) / np.maximum(n - 1, 1))
-    is_defined = (n >= 2) & (spread > _ROUNDING * np.abs(mean))
-    return np.where(is_defined, mean / np.where(is_defined, spread, 1), np.nan)
+    mean, _, _, spread = paired_spread(differences)
+    return np.where(spread > 0, mean / np.where(spread > 0, spread, 1), np.nan)
 
 
 def cohens_g(

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, UInt8
 from scipy import special
 
-from .draws import paired_mean, product
+from .draws import paired_mean, paired_spread, product
 
-_ROUNDING = 1e-12
-"""Spreads below this share of the mean are rounding: the differences are all equal."""
+_STRAIGHT = 1e-12
+"""A bend smaller than this is none: the interval is Student's, to more digits than it has."""
 
 
 def bootstrap_interval(
@@ -67,15 +67,12 @@ def skewness_interval(
         >>> print(f"{low[0]:.2f} to {high[0]:.2f}, {low[1]:.2f} to {high[1]:.2f}")
         -0.55 to 3.55, -1.15 to 11.98
     """
-    mean, n = paired_mean(differences)
+    mean, n, deviations, spread = paired_spread(differences)
     known = np.maximum(n, 2)
-    centered = np.where(np.isfinite(differences), differences - mean, 0)
-    spread = np.sqrt(np.square(centered).sum(axis=0) / (known - 1))
-    is_constant = ~(spread > _ROUNDING * np.abs(mean))  # also where the mean is unknown
-    centered /= np.where(is_constant, 1, spread)
-    skewness = (centered**3).sum(axis=0) * known / ((known - 1) * np.maximum(known - 2, 1))
-    bend = np.where(is_constant | (n < 3), 0, skewness / np.sqrt(known))
-    is_straight = np.abs(bend) < _ROUNDING
+    deviations /= np.where(spread > 0, spread, 1)
+    skewness = (deviations**3).sum(axis=0) * known / ((known - 1) * np.maximum(known - 2, 1))
+    bend = np.where((spread > 0) & (n >= 3), skewness / np.sqrt(known), 0)
+    is_straight = np.abs(bend) < _STRAIGHT
     bend = np.where(is_straight, 1, bend)
     bounds = []
     for tail in ((1 + level) / 2, (1 - level) / 2):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,24 +13,9 @@ from ..errors import ComparisonError
 from ..files import write_text
 from ..names import nearest
 from .storing import as_path
+from .summary import COLUMNS
+from .words import metric_words, p_words
 
-_NEEDED = (
-    "metric",
-    "condition",
-    "layer",
-    "head",
-    "reference",
-    "checkpoint",
-    "value_reference",
-    "value",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_adjusted",
-    "margin",
-    "verdict",
-    "n",
-)
 _MARKS = {"changed": "*", "equivalent": "="}
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -97,7 +81,7 @@ def to_latex(
         raise ComparisonError(
             f"digits is {digits!r}.", expected="a whole number from 0 to 15", remedy="Leave it out for 3."
         )
-    if missing := [name for name in _NEEDED if name not in summary]:
+    if missing := [name for name in COLUMNS if name not in summary]:
         raise ComparisonError(
             f"The summary has no column {missing[0]!r}.",
             expected="what comparison.summary() gives",
@@ -131,7 +115,7 @@ def to_latex(
     for metric, some in rows.groupby("metric", sort=False):
         lines.append(r"\midrule")
         for place, row in enumerate(some.itertuples()):
-            cells = [_escaped(_words(str(metric))) if place == 0 else "", _escaped(str(row.condition))]
+            cells = [_escaped(metric_words(str(metric))) if place == 0 else "", _escaped(str(row.condition))]
             cells += [
                 _escaped(str(row.checkpoint)),
                 *("" if pd.isna(x := getattr(row, p)) else str(x) for p in places),
@@ -173,16 +157,12 @@ def _numbers(row: Any, digits: int) -> list[str]:
         _number(row.value, digits),
         "--" if math.isnan(row.difference) else f"${difference}$",
         interval if has_interval else "--",
-        "--" if math.isnan(row.p_adjusted) else f"${_p(row.p_adjusted)}$",
+        "--" if math.isnan(row.p_adjusted) else f"${p_words(row.p_adjusted)}$",
     ]
 
 
 def _number(value: float, digits: int, sign: str = "-") -> str:
     return "--" if math.isnan(value) else f"{value:{sign}.{digits}f}"
-
-
-def _p(p: float) -> str:
-    return "<.001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
 
 
 def _reference_head(rows: pd.DataFrame) -> str:
@@ -207,17 +187,10 @@ def _caption(rows: pd.DataFrame, level: str) -> str:
     if "equivalent" in verdicts:
         within = rows[rows["margin"].notna()].drop_duplicates(["metric", "margin"])
         margins = ", ".join(
-            f"{_escaped(_words(str(row.metric)))} $\\pm {row.margin:g}$" for row in within.itertuples()
+            f"{_escaped(metric_words(str(row.metric)))} $\\pm {row.margin:g}$" for row in within.itertuples()
         )
         said.append(f"$^{{=}}$ equivalent within the margin given beforehand ({margins}).")
     return " ".join(said)
-
-
-def _words(metric: str) -> str:
-    """A metric's name as one says it."""
-    words = re.sub(r"^top(\d+)_", r"top-\1 ", metric).replace("_", " ")
-    words = re.sub(r"\[(.*)\]$", r" (\1)", words)
-    return words[:1].upper() + words[1:]
 
 
 def _escaped(text: str) -> str:

@@ -22,7 +22,7 @@ from .pools import check_pools, pooled
 PRIMARY = ("top1_accuracy", "correct_probability", "first_correct_layer")
 """The metrics whose p-values are adjusted together unless the caller declares others."""
 
-_COLUMNS: dict[Hashable, Any] = {
+COLUMNS: dict[Hashable, Any] = {
     "metric": str,
     "condition": str,
     "layer": "Int64",
@@ -41,6 +41,7 @@ _COLUMNS: dict[Hashable, Any] = {
     "effect_size": "float64",
     "effect_size_kind": str,
 }
+"""Of a summary, and their types."""
 
 _COLUMNS_AT_ONCE = 1024
 """Differences' columns held at once; bounds the memory of maps over many layers, heads and conditions."""
@@ -155,9 +156,7 @@ def summarize(
         for part in _parts(under.values)
     ]
     table = (
-        pd.concat(rows, ignore_index=True)
-        if rows
-        else pd.DataFrame(columns=[*_COLUMNS, "p", "is_equivalent"])
+        pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[*COLUMNS, "p", "is_equivalent"])
     )
 
     is_primary = table["metric"].isin(plan.primary)
@@ -168,7 +167,7 @@ def summarize(
         ["equivalent", "changed"],
         default="undecided",
     )
-    table = table.reindex(columns=list(_COLUMNS)).astype(_COLUMNS)
+    table = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
     table.attrs["level"] = level
     table.attrs["pools"] = together
     return table

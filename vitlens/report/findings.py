@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..comparison.words import metric_words
 from .tables import VERDICTS, row_id
-from .wording import Numbers, joined, metric_words
+from .wording import Numbers, joined
 
 N_SAID = 3
 """Conditions that a sentence names; the others stand folded beside it."""

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from .. import files
 from ..comparison.metrics import Metric, per_image_metrics
+from ..comparison.words import metric_words
 from ..errors import ComparisonError
 from .charts import figures as draw
 from .charts.reading import n_images, names
@@ -29,7 +30,7 @@ from .shell import PAGE, Section, asset, body, contents, data_block
 from .summary_tables import cells_html, rows_json, scalars_html
 from .tables import provenance_table
 from .transferred import transfer_html
-from .wording import joined, metric_variable, metric_words
+from .wording import joined, metric_variable
 
 
 def write(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..comparison.words import metric_words
 from .tables import VERDICTS, filters, summary_table
-from .wording import metric_words
 
 N_CELLS = 400
 """Rows over layers and heads that the page shows; all of them can be saved."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from .wording import MINUS, Numbers, metric_words, p_words
+from ..comparison.words import metric_words, p_words
+from .wording import MINUS, Numbers
 
 VERDICTS = ("changed", "equivalent", "undecided")
 

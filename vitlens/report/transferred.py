@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..comparison.words import metric_words, p_words
 from .tables import head_cell, number_cell
-from .wording import Numbers, metric_words, p_words
+from .wording import Numbers
 
 _CONTRAST = "seen - unseen"
 _READ = (

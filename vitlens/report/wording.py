@@ -1,4 +1,4 @@
-"""How metrics and numbers are written: names in words, units, signs, intervals, p-values."""
+"""How numbers are written: units, signs, intervals, lists; and which variable a metric is made from."""
 
 from __future__ import annotations
 
@@ -6,23 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .charts.variables import KIND_WORDS
-
 MINUS = "−"
-
-
-def metric_words(metric: str) -> str:
-    """A metric's name as one says it.
-
-    Example:
-        >>> metric_words("top5_accuracy"), metric_words("attention_entropy_nats[cls]")
-        ('Top-5 accuracy', 'Attention entropy (class token)')
-    """
-    name, kind = re.fullmatch(r"(.*?)(?:\[(.*)\])?", metric, re.DOTALL).groups()  # type: ignore[union-attr]
-    name = re.sub(r"^top(\d+)_", r"top-\1 ", name.removesuffix("_nats")).replace("_", " ")
-    if kind is not None:
-        name += f" ({KIND_WORDS.get(kind, kind)})"
-    return name[:1].upper() + name[1:]
 
 
 def metric_variable(metric: str) -> str:
@@ -96,18 +80,6 @@ class Numbers:
         else:
             text = f"{abs(value):.4g}"
         return (MINUS if value < 0 and float(text.replace("∞", "inf")) else "") + text
-
-
-def p_words(p: float) -> str:
-    """A p-value.
-
-    Example:
-        >>> p_words(0.0321), p_words(0.00004), p_words(math.nan)
-        ('.032', '<.001', '–')
-    """
-    if math.isnan(p):
-        return "–"
-    return "<.001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
 
 
 def joined(parts: list[str]) -> str:

@@ -7,10 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+from ...comparison.words import kind_words
 from .heatmaps import MARK, Axes, heatmaps
 from .reading import image_mean, n_images, names
 from .style import escape, lines
-from .variables import KIND_DIMS, kind_words, quantity
+from .variables import KIND_DIMS, quantity
 
 ALPHA = 0.05
 _NO_KIND = "kind"

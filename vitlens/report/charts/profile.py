@@ -5,10 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import xarray as xr
 
+from ...comparison.words import kind_words
 from .lines import AXIS_COLUMNS, PERCENT, draw_lines, line_grid
 from .reading import names
 from .style import escape, finish, looks, tick_step, wrap
-from .variables import KIND_DIMS, PLACE_DIMS, PLACE_WORDS, RUN_DIMS, Means, kind_words, quantity
+from .variables import KIND_DIMS, PLACE_DIMS, PLACE_WORDS, RUN_DIMS, Means, quantity
 
 
 def profile(data: xr.Dataset, name: str) -> go.Figure:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import xarray as xr
 
+from ...comparison.words import kind_words
 from .reading import names
 from .rows import PANEL_PX, Panel, Rows, dots, hover_head
 from .style import finish, looks, wrap
-from .variables import KIND_DIMS, RUN_DIMS, Means, Quantity, kind_words, quantity
+from .variables import KIND_DIMS, RUN_DIMS, Means, Quantity, quantity
 
 AXIS_COLUMNS = PANEL_PX // 7
 

@@ -21,12 +21,6 @@ PLACE_DIMS = ("resid_layer", "layer")
 KIND_DIMS = ("query_kind", "token_kind")
 MAP_DIMS = ("patch_row", "patch_column")
 
-KIND_WORDS = {
-    "cls": "class token",
-    "patch": "patches",
-    "register": "registers",
-    "distillation": "distillation token",
-}
 PLACE_WORDS = {
     "resid_layer": "each place on the residual stream (resid_layer: 0 enters the first block, {last} leaves "
     "the last)",
@@ -49,11 +43,6 @@ def variable_words(name: str) -> str:
     """
     said = re.sub("^n_", "number of ", name.removesuffix("_nats")).replace("_", " ").strip() or name
     return said[:1].upper() + said[1:]
-
-
-def kind_words(kind: object) -> str:
-    """A kind of token as one says it."""
-    return KIND_WORDS.get(str(kind), str(kind))
 
 
 def further_dims(values: xr.DataArray) -> tuple[str, ...]:
