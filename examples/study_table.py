@@ -140,7 +140,7 @@ def interval(values: np.ndarray, counts: np.ndarray, *, is_proportion: bool) -> 
     if is_proportion:
         found = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
         return found.low, found.high
-    low, high = statistics.mean_interval(values[:, None], counts)
+    low, high = statistics.mean_interval(values[:, None], counts, reach=1.0)
     return float(low[0].clip(0, 1)), float(high[0].clip(0, 1))
 
 

@@ -303,11 +303,10 @@ def test_a_real_difference_smaller_than_the_margin_is_equivalent():
     assert row["verdict"] == "equivalent"
 
 
-def test_equivalence_is_decided_by_the_interval_of_level_one_minus_two_alpha():
+def test_equivalence_is_decided_by_the_interval_that_the_row_shows():
     data = shifted(0.01, n_images=50, noise=0.05)
-    at_90, at_95 = (summarize(data, level=level).iloc[0]["ci_high"] for level in (0.9, 0.95))
-    assert at_95 - at_90 > 1e-3
-    for margin, verdict in ((at_90 - 1e-6, "undecided"), (at_90 + 1e-6, "equivalent")):
+    end = summarize(data).iloc[0]["ci_high"]
+    for margin, verdict in ((end - 1e-6, "undecided"), (end + 1e-6, "equivalent")):
         assert summarize(data, margins={"correct_probability": margin}).iloc[0]["verdict"] == verdict
 
 
@@ -431,9 +430,12 @@ def test_a_metric_that_goes_in_steps_is_not_called_equivalent_because_no_image_m
         },
         {"checkpoint": ["base", "tuned"], "condition": ["clean"]},
     )
-    for margin, verdict in ((0.38, "undecided"), (0.39, "equivalent")):  # 13 places × (1 - 0.05^(1/100))
+    # Student's interval of 100 zeros and one step of 13 places in either direction.
+    end = stats.ttest_1samp([*np.zeros(100), 13, -13], 0).confidence_interval().high
+    for margin, verdict in ((end - 0.001, "undecided"), (end + 0.001, "equivalent")):
         table = summarize(data, margins={"first_correct_layer": margin}, n_resamples=100)
-        assert one(table, metric="first_correct_layer")["verdict"] == verdict
+        row = one(table, metric="first_correct_layer")
+        assert (row["verdict"], row["ci_high"]) == (verdict, pytest.approx(end))
 
 
 def test_images_missing_in_either_checkpoint_are_left_out_of_their_rows(data):
@@ -524,3 +526,13 @@ def test_data_without_images_are_refused(data):
         summarize(data.isel(image=[]))
     with pytest.raises(ComparisonError, match=r"no checkpoint"):
         summarize(data.isel(checkpoint=0, drop=True))
+
+
+def test_a_p_of_just_alpha_is_not_below_it():
+    """1 - 0.95 is a little more than 0.05 in binary."""
+    data = made(n_images=40)
+    data["attention_entropy_nats"][1] = data["attention_entropy_nats"][0] + 1
+    table = summarize(data, n_resamples=19)  # the least p of a map is then 1 / 20
+    cells = pick(table, metric="attention_entropy_nats[cls]")
+    assert cells["p_adjusted"].min() == 0.05
+    assert "changed" not in set(cells["verdict"])

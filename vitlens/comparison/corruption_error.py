@@ -123,15 +123,19 @@ def mean_corruption_error(
     corrupted = corrupted.reshape(*errors.shape[:2], len(wanted), len(SEVERITIES)).mean(axis=-1)
     alexnet = np.array([ALEXNET_ERROR[name] for name in wanted])
     # Each is a mean over images of something that an image has by itself, and so is the mean of them.
-    shares = {"corruption_error": corrupted / alexnet}
+    per_error = {"corruption_error": 1 / alexnet}
+    shares = {"corruption_error": corrupted * per_error["corruption_error"]}
     if has_clean:
         added = corrupted - errors[:, :, -1:]
-        shares["relative_corruption_error"] = added / (alexnet - ALEXNET_CLEAN_ERROR)
+        per_error["relative_corruption_error"] = 1 / (alexnet - ALEXNET_CLEAN_ERROR)
+        shares["relative_corruption_error"] = added * per_error["relative_corruption_error"]
     is_mce = set(wanted) == set(ALEXNET_ERROR)
     labels = [*wanted, "mCE" if is_mce else f"mean of {len(wanted)}"]
     table = pd.concat(
         [
-            _rows(share[place], labels, counts, level).assign(checkpoint=str(checkpoint), metric=metric)
+            _rows(share[place], labels, counts, level, per_error[metric]).assign(
+                checkpoint=str(checkpoint), metric=metric
+            )
             for place, checkpoint in enumerate(rank["checkpoint"].values)
             for metric, share in shares.items()
         ],
@@ -150,10 +154,15 @@ def mean_corruption_error(
 
 
 def _rows(
-    shares: Float64[np.ndarray, "image corruption"], labels: Sequence[str], counts: Any, level: float
+    shares: Float64[np.ndarray, "image corruption"],
+    labels: Sequence[str],
+    counts: Any,
+    level: float,
+    reach: Float64[np.ndarray, " corruption"],
 ) -> pd.DataFrame:
     columns = np.column_stack([shares, shares.mean(axis=1)])
-    low, high = statistics.bootstrap_interval(columns, counts, level)
+    # One image can add an error under every corruption.
+    low, high = statistics.mean_interval(columns, counts, level, reach=np.append(reach, reach.mean()))
     return pd.DataFrame(
         {
             "corruption": labels,

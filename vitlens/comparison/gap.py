@@ -189,10 +189,11 @@ def _closed(
     before, after = (part.sel(component=label).values.astype(np.float64) for label in ("none", "all"))
     transplanted = part.sel(component=labels).values.astype(np.float64)
     is_paired = np.isfinite(np.column_stack([before, after, transplanted])).all(axis=1)
+    every_gap = np.where(is_paired, after - before, np.nan)
+    gap_low, gap_high = gap_interval(every_gap, counts, level, is_proportion=metric == "accuracy")
     counts = counts[:, is_paired]
     before, after, transplanted = before[is_paired], after[is_paired], transplanted[is_paired]
     gaps, closed = after - before, transplanted - before[:, None]
-    gap_low, gap_high = gap_interval(gaps, counts, level, is_proportion=metric == "accuracy")
     drawn = resampled_means(np.column_stack([gaps, closed]), counts)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = closed.mean(axis=0) / gaps.mean() if len(gaps) else np.full(len(labels), np.nan)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, UInt8
 from scipy import special
@@ -41,7 +39,28 @@ def bootstrap_interval(
         >>> bool(low[0] < 49.5 < high[0]), round(float(high[0] - low[0]))
         (True, 11)
     """
-    return _bootstrap_intervals(differences, counts, (level,))[0]
+    mean, n = paired_mean(differences)
+    finite = np.isfinite(differences)
+    sums = product(counts, np.where(finite, differences - mean, 0).astype(np.float32))
+    sizes = np.broadcast_to(n.astype(np.float32), sums.shape)
+    partial = n < len(differences)
+    if partial.any():
+        sizes = sizes.copy()
+        sizes[:, partial] = product(counts, finite[:, partial].astype(np.float32))
+    with np.errstate(invalid="ignore"):
+        ordered = np.sort(sums / sizes, axis=0)  # A resample without any finite image is NaN, and comes last.
+    last = np.maximum(len(counts) - np.isnan(ordered).sum(axis=0) - 1, 0)
+
+    tail = expanded_tail(n, level)
+    bounds = []
+    for probability in (tail, 1 - tail):
+        place = probability * last
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, last)
+        at_below, at_above = (np.take_along_axis(ordered, at[None], axis=0)[0] for at in (below, above))
+        bound = mean + at_below + (place - below) * (at_above - at_below)
+        bounds.append(np.where(n >= 2, bound, np.nan))
+    return bounds[0], bounds[1]
 
 
 def skewness_interval(
@@ -83,25 +102,92 @@ def skewness_interval(
     return bounds[0], bounds[1]
 
 
+def sparse_interval(
+    differences: Float[np.ndarray, "image cell"],
+    level: float = 0.95,
+    *,
+    reach: Float[np.ndarray, " cell"] | float = 0.0,
+) -> tuple[Float64[np.ndarray, " cell"], Float64[np.ndarray, " cell"]]:
+    """Interval of each column's mean difference where most images do not change at all.
+
+    The spread of such differences comes from the few images that change, and a sample may have none of them:
+    every interval from its spread alone then has no width. Here two images are added, one that changes by a
+    step up and one by a step down, before Student's interval is taken. The step is the root mean square of
+    the changes that were seen; without any, all that an image can change. For steps of 1 this is the
+    adjusted Wald interval of Bonett and Price, with Student's quantile.
+
+    Args:
+        differences: checkpoint minus reference, for each image; a value that is not finite is left out.
+        level: confidence level.
+        reach: the most that one image can change.
+
+    Returns:
+        Lower and upper bounds. NaN below two images.
+
+    Source: Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data".
+
+    Example:
+        >>> low, high = sparse_interval(np.zeros((100, 1)), reach=1.0)
+        >>> print(f"{low[0]:.3f} to {high[0]:.3f}")
+        -0.028 to 0.028
+    """
+    _, n = paired_mean(differences)
+    step = step_size(differences, reach=reach)
+    kept = np.where(np.isfinite(differences), differences, 0.0)
+    added = n + 2
+    middle = kept.sum(axis=0) / added
+    squares = np.square(kept).sum(axis=0) + 2 * step**2
+    variance = np.maximum(squares / added - middle**2, 0) * added / (added - 1)
+    half = special.stdtrit(added - 1, (1 + level) / 2) * np.sqrt(variance / added)
+    return np.where(n >= 2, middle - half, np.nan), np.where(n >= 2, middle + half, np.nan)
+
+
+def step_size(
+    differences: Float[np.ndarray, "image cell"], *, reach: Float[np.ndarray, " cell"] | float = 0.0
+) -> Float64[np.ndarray, " cell"]:
+    """Root mean square of the differences that are not zero; `reach` where there are none.
+
+    Args:
+        differences: checkpoint minus reference, for each image; a value that is not finite is left out.
+        reach: the most that one image can change.
+
+    Returns:
+        In the differences' unit.
+
+    Example:
+        >>> step_size(np.array([[0.0, 0.0], [3.0, 0.0], [-3.0, 0.0]]), reach=13.0)
+        array([ 3., 13.])
+    """
+    kept = np.where(np.isfinite(differences), differences, 0.0)
+    n_changed = (kept != 0).sum(axis=0)
+    seen = np.sqrt(np.square(kept).sum(axis=0) / np.maximum(n_changed, 1))
+    return np.where(n_changed > 0, seen, reach)
+
+
 def mean_interval(
     differences: Float[np.ndarray, "image cell"],
     counts: UInt8[np.ndarray, "resample image"],
     level: float = 0.95,
+    *,
+    reach: Float[np.ndarray, " cell"] | float = 0.0,
 ) -> tuple[Float64[np.ndarray, " cell"], Float64[np.ndarray, " cell"]]:
-    """The bootstrap's interval, carried on where the skewness of the differences asks for more.
+    """The bootstrap's interval, carried on where skewness or a lack of changes asks for more.
 
-    Each bound is the outer one of `bootstrap_interval` and `skewness_interval`. The first holds under heavy
-    tails, the second under skewed differences, where few images change by much; from 30 images on their hull
-    covers 93 to 97 % under both (`docs/tables/coverage.py`). It is 2 % wider than the bootstrap's where
-    differences are normal.
+    Each bound is the outer one of `bootstrap_interval`, which holds under heavy tails; `skewness_interval`,
+    which holds under skewed differences, where few images change by much; and, where less than half of the
+    images change at all, `sparse_interval`. `docs/tables/coverage.py` says how often the hull holds the
+    truth. It is 2 % wider than the bootstrap's where differences are normal.
 
     Args:
         differences: checkpoint minus reference, for each image; a value that is not finite is left out.
         counts: from `resample_counts`.
         level: confidence level.
+        reach: the most that one image can change, on which an interval rests where none did; 0 if nobody
+            knows, and such an interval has no width.
 
     Returns:
-        Lower and upper bounds. NaN below two images.
+        Lower and upper bounds. NaN below two images, where nothing is known about the spread.
 
     Example:
         >>> from vitlens.comparison.draws import resample_counts
@@ -109,35 +195,28 @@ def mean_interval(
         >>> bool(low[0] < 49.5 < high[0]), round(float(high[0] - low[0]))
         (True, 12)
     """
-    return mean_intervals(differences, counts, (level,))[0]
+    intervals = [bootstrap_interval(differences, counts, level), skewness_interval(differences, level)]
+    is_sparse = _is_sparse(np.isfinite(differences).sum(axis=0), n_changed(differences))
+    if is_sparse.any():
+        low, high = sparse_interval(differences, level, reach=reach)
+        intervals.append((np.where(is_sparse, low, np.inf), np.where(is_sparse, high, -np.inf)))
+    lows, highs = zip(*intervals, strict=True)
+    return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
 
-def mean_intervals(
-    differences: Float[np.ndarray, "image cell"],
-    counts: UInt8[np.ndarray, "resample image"],
-    levels: Sequence[float],
-) -> list[tuple[Float64[np.ndarray, " cell"], Float64[np.ndarray, " cell"]]]:
-    """`mean_interval` at several levels, from one pass over the resamples.
-
-    Args:
-        differences: checkpoint minus reference, for each image; a value that is not finite is left out.
-        counts: from `resample_counts`.
-        levels: confidence levels.
-
-    Returns:
-        Lower and upper bounds for each level.
+def n_changed(differences: Float[np.ndarray, "image cell"]) -> Int[np.ndarray, " cell"]:
+    """In how many images each column's difference is known and not zero.
 
     Example:
-        >>> from vitlens.comparison.draws import resample_counts
-        >>> (low, _), (lower, _) = mean_intervals(np.arange(9.0)[:, None], resample_counts(9), (0.9, 0.95))
-        >>> bool(lower < low)
-        True
+        >>> n_changed(np.array([[0.0], [2.0], [np.nan]]))
+        array([1])
     """
-    hulls = []
-    for level, (low, high) in zip(levels, _bootstrap_intervals(differences, counts, levels), strict=True):
-        skewed_low, skewed_high = skewness_interval(differences, level)
-        hulls.append((np.minimum(low, skewed_low), np.maximum(high, skewed_high)))
-    return hulls
+    return np.asarray((np.isfinite(differences) & (differences != 0)).sum(axis=0))
+
+
+def _is_sparse(n: Int[np.ndarray, "*cell"], n_changed: Int[np.ndarray, "*cell"]) -> Bool[np.ndarray, "*cell"]:
+    """Whether most images do not change at all, as where a metric goes in steps."""
+    return np.asarray(2 * n_changed < n)
 
 
 def expanded_tail(n: Int[np.ndarray, "*cell"], level: float) -> Float64[np.ndarray, "*cell"]:
@@ -162,19 +241,22 @@ def expanded_tail(n: Int[np.ndarray, "*cell"], level: float) -> Float64[np.ndarr
 
 
 def missed_change(
-    n: Int[np.ndarray, "*cell"], n_changed: Int[np.ndarray, "*cell"], *, reach: float, alpha: float = 0.05
+    n: Int[np.ndarray, "*cell"],
+    n_changed: Int[np.ndarray, "*cell"],
+    *,
+    reach: Float[np.ndarray, "*cell"] | float,
+    alpha: float = 0.05,
 ) -> Float64[np.ndarray, "*cell"]:
     """How far a mean difference may lie beyond its interval because the images that change were missed.
 
-    Where a metric goes in steps, most images do not change at all, and the spread of the differences comes
-    from the few that do. None of `n` images is among a share 1 - alpha^(1/n) of all, about 3 / n, with
-    probability alpha: an interval without width may then stand for a difference of that share times what one
-    image can change.
+    Where a metric goes in steps, most images do not change at all. None of `n` images is among a share
+    1 - alpha^(1/n) of all, about 3 / n, with probability alpha. `sparse_interval` leaves room for that many
+    steps of the size that was seen; a few images may change by more.
 
     Args:
         n: images behind each difference.
         n_changed: those whose difference is not zero.
-        reach: the most that one image can change.
+        reach: how much more than the changes that were seen one image can change.
         alpha: chance of missing them.
 
     Returns:
@@ -188,7 +270,7 @@ def missed_change(
         array([0.0295, 0.003 , 0.    ])
     """
     share = -np.expm1(np.log(alpha) / np.maximum(n, 1))
-    return np.where(2 * n_changed < n, reach * share, 0.0)
+    return np.where(_is_sparse(n, n_changed), reach * share, 0.0)
 
 
 def is_equivalent(
@@ -202,9 +284,12 @@ def is_equivalent(
 ) -> Bool[np.ndarray, "*cell"]:
     """Whether a difference is shown to be smaller than a margin: two one-sided tests, by interval.
 
+    Two one-sided tests at `alpha` are an interval of level 1 - 2 `alpha` inside the margin. A summary takes
+    the interval that it prints, of level 1 - `alpha`: skewed differences use up the rest.
+
     Args:
-        low: lower bounds of the interval of level 1 - 2 `alpha`.
-        high: its upper bounds.
+        low: lower bounds of an interval that lies above the truth with probability `alpha` at most.
+        high: upper bounds of one that lies below it.
         n: images behind each interval.
         margin: the largest difference that counts as none, chosen before the data are seen.
         alpha: chance of calling a difference equivalent that is at the margin or beyond.
@@ -223,35 +308,3 @@ def is_equivalent(
     """
     is_inside = (low - missed > -margin) & (high + missed < margin)
     return np.asarray(is_inside & (np.exp2(-n.astype(np.float64)) <= alpha))
-
-
-def _bootstrap_intervals(
-    differences: Float[np.ndarray, "image cell"],
-    counts: UInt8[np.ndarray, "resample image"],
-    levels: Sequence[float],
-) -> list[tuple[Float64[np.ndarray, " cell"], Float64[np.ndarray, " cell"]]]:
-    mean, n = paired_mean(differences)
-    finite = np.isfinite(differences)
-    sums = product(counts, np.where(finite, differences - mean, 0).astype(np.float32))
-    sizes = np.broadcast_to(n.astype(np.float32), sums.shape)
-    partial = n < len(differences)
-    if partial.any():
-        sizes = sizes.copy()
-        sizes[:, partial] = product(counts, finite[:, partial].astype(np.float32))
-    with np.errstate(invalid="ignore"):
-        ordered = np.sort(sums / sizes, axis=0)  # A resample without any finite image is NaN, and comes last.
-    last = np.maximum(len(counts) - np.isnan(ordered).sum(axis=0) - 1, 0)
-
-    intervals = []
-    for level in levels:
-        tail = expanded_tail(n, level)
-        bounds = []
-        for probability in (tail, 1 - tail):
-            place = probability * last
-            below = np.floor(place).astype(int)
-            above = np.minimum(below + 1, last)
-            at_below, at_above = (np.take_along_axis(ordered, at[None], axis=0)[0] for at in (below, above))
-            bound = mean + at_below + (place - below) * (at_above - at_below)
-            bounds.append(np.where(n >= 2, bound, np.nan))
-        intervals.append((bounds[0], bounds[1]))
-    return intervals

@@ -24,7 +24,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
@@ -178,8 +178,9 @@ def _caption(rows: pd.DataFrame, level: str) -> str:
     alpha = f"{1 - float(level) / 100:.3g}".removeprefix("0")
     said = [
         f"Differences are checkpoint minus {reference}, paired over {n} images, with {level}\\,\\% intervals "
-        "for one difference at a time (Tango's score interval for shares, a bootstrap over images "
-        "corrected for skewness elsewhere). $p$: adjusted within its family; -- where not tested."
+        "for one difference at a time (Tango's score interval for shares under one condition, a bootstrap "
+        "over images, widened for skewness and rare changes, elsewhere). $p$: adjusted within its family; "
+        "-- where not tested."
     ]
     verdicts = set(rows["verdict"])
     if "changed" in verdicts:

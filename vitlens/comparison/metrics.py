@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -66,7 +67,7 @@ class Metric:
     values: xr.DataArray
     bound: float | None = None
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """The most by which one image's value can change: its bound, or else the range of all its values."""
         if self.bound is not None:

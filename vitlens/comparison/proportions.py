@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Float64, Int
 from scipy import special
-
-from .intervals import is_equivalent
 
 
 def tango_interval(
@@ -72,42 +70,6 @@ def mcnemar_p(
         array([1.     , 0.03125, 1.     ])
     """
     return np.asarray(np.minimum(1.0, 2 * special.bdtr(np.minimum(gained, lost), gained + lost, 0.5)))
-
-
-def is_equivalent_share(
-    gained: Int[np.ndarray, "*cell"],
-    lost: Int[np.ndarray, "*cell"],
-    n: Int[np.ndarray, "*cell"],
-    *,
-    margin: float,
-    alpha: float = 0.05,
-) -> Bool[np.ndarray, "*cell"]:
-    """Whether the difference of two proportions is shown to be smaller than a margin.
-
-    Two one-sided tests: Tango's interval of level 1 - 2 `alpha` lies inside the margin. Where nearly all
-    changes are in one direction its tails err by up to 6 % instead of 5; the exact binomial tail of what
-    changes in one direction alone, at the margin, must therefore be at most `alpha` too.
-
-    Args:
-        gained: images right under the checkpoint alone.
-        lost: images right under the reference alone.
-        n: all images.
-        margin: the largest difference that counts as none, chosen before the data are seen.
-        alpha: chance of calling a difference equivalent that is at the margin or beyond.
-
-    Returns:
-        True where equivalence is shown.
-
-    Source: Schuirmann (1987); Tango (1998).
-
-    Example:
-        >>> is_equivalent_share(np.array([2, 9]), np.array([1, 1]), np.array([400, 400]), margin=0.02)
-        array([ True, False])
-    """
-    low, high = tango_interval(gained, lost, n, 1 - 2 * alpha)
-    net = np.abs(gained - lost)
-    by_tail = special.bdtr(net, n, min(margin, 1.0)) <= alpha
-    return is_equivalent(low, high, n, margin=margin, alpha=alpha) & by_tail
 
 
 def _tango_score(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from . import statistics
 
@@ -17,14 +17,16 @@ def gap_interval(
     level: float,
     *,
     is_proportion: bool,
+    reach: float = 0.0,
 ) -> tuple[float, float]:
     """Interval of a mean gap: Tango's for single answers, else `mean_interval`.
 
     Args:
-        gaps: of each image, all finite.
+        gaps: of each image; one that is not finite is left out.
         counts: from `resample_counts`.
         level: confidence level.
         is_proportion: whether each gap is the difference of two answers.
+        reach: the most that one image can change, as in `mean_interval`.
 
     Returns:
         Lower and upper bound.
@@ -35,11 +37,27 @@ def gap_interval(
         [0.4, 1.0]
     """
     if is_proportion:
-        gained, lost, n = (np.array(count) for count in ((gaps > 0).sum(), (gaps < 0).sum(), len(gaps)))
+        gained, lost, n = (
+            np.array(count) for count in ((gaps > 0).sum(), (gaps < 0).sum(), np.isfinite(gaps).sum())
+        )
         low, high = statistics.tango_interval(gained, lost, n, level)
     else:
-        low, high = statistics.mean_interval(gaps[:, None], counts, level)
+        low, high = statistics.mean_interval(gaps[:, None], counts, level, reach=reach)
     return float(np.squeeze(low)), float(np.squeeze(high))
+
+
+def put_back(
+    values: Float64[np.ndarray, " kept"], is_kept: Bool[np.ndarray, " image"]
+) -> Float64[np.ndarray, " image"]:
+    """Values of the images that were kept, at their places among all; NaN elsewhere.
+
+    Example:
+        >>> put_back(np.array([1.0, 2.0]), np.array([True, False, True]))
+        array([ 1., nan,  2.])
+    """
+    every = np.full(len(is_kept), np.nan)
+    every[is_kept] = values
+    return every
 
 
 def resampled_means(

@@ -13,24 +13,31 @@ from scipy import special
 from ..errors import ComparisonError
 from ..images.values import is_real, is_whole
 from .draws import paired_mean, product, resample_counts, sign_flips
-from .intervals import bootstrap_interval, is_equivalent, mean_interval, mean_intervals, missed_change
-from .proportions import is_equivalent_share, mcnemar_p, tango_interval
+from .intervals import (
+    bootstrap_interval,
+    is_equivalent,
+    mean_interval,
+    missed_change,
+    n_changed,
+    step_size,
+)
+from .proportions import mcnemar_p, tango_interval
 
 __all__ = [
     "bootstrap_interval",
     "check_numbers",
     "holm",
     "is_equivalent",
-    "is_equivalent_share",
     "max_t_p",
     "mcnemar_p",
     "mean_interval",
-    "mean_intervals",
     "missed_change",
+    "n_changed",
     "paired_mean",
     "resample_counts",
     "sign_flip_p",
     "sign_flips",
+    "step_size",
     "tango_interval",
 ]
 
@@ -45,6 +52,9 @@ def sign_flip_p(
     differences: Float[np.ndarray, "image cell"], flips: Int8[np.ndarray, "flip image"]
 ) -> Float64[np.ndarray, " cell"]:
     """Two-sided p of each column's studentized mean difference under random signs.
+
+    What is tested is that the checkpoints could be exchanged image by image: that differences are symmetric
+    about 0.
 
     While at least 50 flips reach the observed |t|, p is their share with one added above and below. Beyond, p
     falls as Student's tail does, from the flips' own p at their 50th largest |t|: it starts from that value,
@@ -66,7 +76,6 @@ def sign_flip_p(
     """
     finite = np.isfinite(differences)
     n = finite.sum(axis=0)
-    n_changed = (finite & (differences != 0)).sum(axis=0)
     observed, flipped = _scores(differences, flips)
     flipped.sort(axis=0)
     joint = min(_JOINT, len(flips))
@@ -77,7 +86,7 @@ def sign_flip_p(
     with np.errstate(invalid="ignore", divide="ignore"):
         fall = _student_tail(observed, n) / _student_tail(at_joint, n)
     tail = np.maximum(
-        (1 + n_beyond_joint) / (1 + len(flips)) * fall, np.exp2(np.maximum(1 - n_changed, -1022))
+        (1 + n_beyond_joint) / (1 + len(flips)) * fall, np.exp2(np.maximum(1 - n_changed(differences), -1022))
     )
     p = np.where(n_beyond >= joint, (1 + n_beyond) / (1 + len(flips)), tail)
     return np.where(n > 0, p, np.nan)
@@ -88,8 +97,9 @@ def max_t_p(
 ) -> Float64[np.ndarray, "map cell"]:
     """Two-sided p of each cell of a map, adjusted for the whole map (single-step max-T).
 
-    All cells share the signs, so what the cells have in common counts once: the chance that any cell of a map
-    without differences gets p < alpha is alpha.
+    All cells share the signs, so what the cells have in common counts once: where the checkpoints could be
+    exchanged image by image, the chance that any cell of a map gets p < alpha is alpha. Where differences are
+    skewed about a mean of 0 it is more, until there are a few hundred images.
 
     Args:
         differences: checkpoint minus reference, for each image, map and cell; a value that is not finite is

@@ -64,7 +64,7 @@ def summarize(
 
     Everything is paired over images. An image that is NaN in either checkpoint is left out of that row, and
     `n` says how many remain. Intervals are not adjusted: Tango's score interval for proportions, the
-    bootstrap elsewhere, carried on where the differences are skewed (`mean_interval`).
+    bootstrap elsewhere, carried on where differences are skewed or few images change (`mean_interval`).
 
     A pool of conditions is a condition of its own, whose rows stand after the others of each metric. An
     image's value under it is its mean over the pool's conditions, so that each image counts once; one that is
@@ -80,8 +80,8 @@ def summarize(
     Other scalar metrics are exploratory: their intervals are shown, `p_adjusted` is NaN, and they are never
     called changed. Declare a metric primary, before seeing the data, to test it.
 
-    `verdict` is `"equivalent"` where a margin was given and the interval of level 1 - 2 alpha lies inside it,
-    with room for images that change and may have been missed (`missed_change`); otherwise `"changed"` where
+    `verdict` is `"equivalent"` where a margin was given and the row's interval lies inside it, with room for
+    larger changes than were seen (`missed_change`); otherwise `"changed"` where
     `p_adjusted` is below alpha; otherwise `"undecided"`. A difference can be both real and smaller than the
     margin: then it is equivalent, for the margin says that differences of its size do not matter. Verdicts of
     equivalence each err with probability alpha; they are not adjusted.
@@ -163,7 +163,7 @@ def summarize(
     p = table["p"].to_numpy(dtype=np.float64)
     table["p_adjusted"] = np.where(is_primary, statistics.holm(np.where(is_primary, p, np.nan)), p)
     table["verdict"] = np.select(
-        [table["is_equivalent"].to_numpy(dtype=bool), table["p_adjusted"].to_numpy() < 1 - level],
+        [table["is_equivalent"].to_numpy(dtype=bool), table["p_adjusted"].to_numpy() < plan.alpha],
         ["equivalent", "changed"],
         default="undecided",
     )
@@ -184,6 +184,11 @@ class _Plan:
     level: float
     margins: Mapping[str, float]
     primary: Set[str]
+
+    @property
+    def alpha(self) -> float:
+        """1 - `level`, without the rounding that would call a p of just 0.05 smaller than it."""
+        return round(1 - self.level, 12)
 
 
 def _parts(values: xr.DataArray) -> Iterator[xr.DataArray]:
@@ -216,25 +221,28 @@ def _rows(metric: Metric, values: xr.DataArray, plan: _Plan) -> pd.DataFrame:
     rows["value"], _ = statistics.paired_mean(np.where(is_paired, after, np.nan))
     rows["difference"], rows["n"] = statistics.paired_mean(differences)
     gained, lost = (differences > 0).sum(axis=0), (differences < 0).sum(axis=0)
-    n, margin, alpha = rows["n"].to_numpy(), plan.margins.get(metric.name, np.nan), 1 - plan.level
-    rows["margin"], rows["is_equivalent"] = margin, False
+    n, margin = rows["n"].to_numpy(), plan.margins.get(metric.name, np.nan)
+    rows["margin"] = margin
+    missed: Float64[np.ndarray, " row"] | float = 0.0
     if metric.is_proportion:
         rows["ci_low"], rows["ci_high"] = statistics.tango_interval(gained, lost, n, plan.level)
         rows["effect_size"], rows["effect_size_kind"] = cohens_g(gained, lost), "cohens_g"
-        if np.isfinite(margin):
-            rows["is_equivalent"] = statistics.is_equivalent_share(
-                gained, lost, n, margin=margin, alpha=alpha
-            )
     else:
-        levels = (plan.level, 1 - 2 * alpha) if np.isfinite(margin) else (plan.level,)
-        (low, high), *narrower = statistics.mean_intervals(differences, plan.counts, levels)
-        rows["ci_low"], rows["ci_high"] = low, high
+        reach = metric.reach
+        rows["ci_low"], rows["ci_high"] = statistics.mean_interval(
+            differences, plan.counts, plan.level, reach=reach
+        )
         rows["effect_size"], rows["effect_size_kind"] = d_z(differences), "d_z"
-        for within in narrower:
-            missed = statistics.missed_change(n, gained + lost, reach=metric.reach, alpha=alpha)
-            rows["is_equivalent"] = statistics.is_equivalent(
-                *within, n, margin=margin, alpha=alpha, missed=missed
-            )
+        beyond = reach - statistics.step_size(differences, reach=reach)
+        missed = statistics.missed_change(n, gained + lost, reach=beyond, alpha=plan.alpha)
+    rows["is_equivalent"] = statistics.is_equivalent(
+        rows["ci_low"].to_numpy(),
+        rows["ci_high"].to_numpy(),
+        n,
+        margin=margin,
+        alpha=plan.alpha,
+        missed=missed,
+    )
     rows["p"] = np.nan
     if metric.is_map:
         rows["p"] = _map_p(

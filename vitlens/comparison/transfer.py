@@ -16,7 +16,7 @@ from .checks import check_dims, check_known
 from .intervals import expanded_tail
 from .metrics import Metric, per_image_metrics
 from .pools import check_pools
-from .ratios import gap_interval, percentiles, resampled_means
+from .ratios import gap_interval, percentiles, put_back, resampled_means
 from .summary import PRIMARY
 
 SEEN, UNSEEN, CONTRAST = "seen", "unseen", "seen - unseen"
@@ -184,12 +184,16 @@ def _rows(
         np.column_stack([each, *(each[:, half].mean(axis=1) for half in halves)])
         for each in ((after - before)[is_paired], (unhurt[:, None] - before)[is_paired])
     )
-    contrast = np.full(len(before), np.nan)
-    contrast[is_paired] = gains[:, -2] - gains[:, -1]
+    contrast = put_back(gains[:, -2] - gains[:, -1], is_paired)
     counts = plan.counts[:, is_paired]
     single = [len(plan.groups[SEEN]) == 1, len(plan.groups[UNSEEN]) == 1]
     is_proportion = [metric.is_proportion and one for one in [True] * len(conditions) + single]
-    shares, drawn, is_open, gap_bounds = _shares(gains, gaps, counts, is_proportion, plan.level)
+    gap_bounds = [
+        gap_interval(put_back(gap, is_paired), plan.counts, plan.level, is_proportion=one, reach=metric.reach)
+        for gap, one in zip(gaps.T, is_proportion, strict=True)
+    ]
+    is_open = [low > 0 or high < 0 for low, high in gap_bounds]
+    shares, drawn = _shares(gains, gaps, counts)
     tested = np.column_stack([gains, contrast[is_paired]])
     n = len(gains)
     means = tested.mean(axis=0) if n else np.full(tested.shape[1], np.nan)
@@ -218,10 +222,12 @@ def _rows(
             "n": n,
         }
         row["ci_low"], row["ci_high"] = gap_interval(
-            tested[:, place],
-            counts,
+            put_back(tested[:, place], is_paired),
+            plan.counts,
             plan.level,
             is_proportion=place < len(is_proportion) and is_proportion[place],
+            # A gain is one step of the metric at most; seen less unseen is two.
+            reach=metric.reach * (1 + (exposure == CONTRAST)),
         )
         if place < len(mean_gaps):
             row["gap"], (row["gap_ci_low"], row["gap_ci_high"]) = mean_gaps[place], gap_bounds[place]
@@ -236,26 +242,14 @@ def _shares(
     gains: Float64[np.ndarray, "image column"],
     gaps: Float64[np.ndarray, "image column"],
     counts: UInt8[np.ndarray, "resample image"],
-    is_proportion: Sequence[bool],
-    level: float,
-) -> tuple[
-    Float64[np.ndarray, " column"],
-    Float64[np.ndarray, "resample column"],
-    list[bool],
-    list[tuple[float, float]],
-]:
-    """Shares, the same in each resample, whether each gap is open, and the gaps' intervals."""
-    bounds = [
-        gap_interval(gap, counts, level, is_proportion=one)
-        for gap, one in zip(gaps.T, is_proportion, strict=True)
-    ]
+) -> tuple[Float64[np.ndarray, " column"], Float64[np.ndarray, "resample column"]]:
+    """Shares of the gaps, and the same in each resample."""
     n_columns = gains.shape[1]
     means = resampled_means(np.column_stack([gains, gaps]), counts)
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = means[:, :n_columns] / means[:, n_columns:]
         whole = gains.sum(axis=0) / gaps.sum(axis=0)
-    shares = np.where(np.isfinite(whole), whole, np.nan)
-    return shares, drawn, [low > 0 or high < 0 for low, high in bounds], bounds
+    return np.where(np.isfinite(whole), whole, np.nan), drawn
 
 
 def _checked_groups(
