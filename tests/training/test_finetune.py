@@ -200,7 +200,7 @@ def test_the_result_needs_nothing_but_its_file(tmp_path):
     said = loaded.provenance["finetuned"]
     assert said["config"]["conditions"] == ["gaussian_noise@1-5", "contrast@2"]
     assert said["start"] == vl.models.weights_sha256(start())
-    assert said["data"]["n_items"] == 11
+    assert said["data"]["n_images"] == 11
     assert said["versions"].keys() == {"vitlens", "torch", "timm", "accelerate"}
     assert (said["step"], said["weights"]) == (7, "as trained")
 
@@ -549,7 +549,7 @@ def test_a_run_that_was_stopped_has_its_curves(tmp_path, monkeypatch):
     [
         (lambda: (start(), items(), changed(seed=4)), r"config.seed: 0 there, 4 now"),
         (lambda: (start(init_values=0.3), items(), CONFIG), "start:"),
-        (lambda: (start(), items(12), CONFIG), "data.n_items: 11 there, 12 now"),
+        (lambda: (start(), items(12), CONFIG), "data.n_images: 11 there, 12 now"),
         (lambda: (start(), items(), changed(loss=Consistency())), "config.loss.kind: 'CrossEntropy' there"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from ..analyses import AttentionEntropy, LogitLens, Prediction
 from ..errors import ComparisonError
 from ..files import differences
-from ..images import ImageDataset
+from ..images import ImageDataset, as_far_as_known
 from ..models import HookedViT
 from ..running import AnyAnalysis, run, same_architecture
 from . import storing
@@ -166,12 +167,22 @@ def _read_back(folder: Path, settled: Mapping[str, Any]) -> Comparison | None:
         )
     if not (folder / storing.FILE_NAME).exists():
         return None
+    asked = settled["images"]
     made = Comparison.load(folder)
-    if different := differences(made.provenance.get("settings"), settled):
+    there = made.provenance.get("settings", {})
+    if isinstance(there.get("images"), Mapping):
+        settled = {**settled, "images": as_far_as_known(settled["images"], there["images"])}
+    if different := differences(there, settled):
         raise ComparisonError(
             f"{folder} holds another comparison ({different}).",
             expected="the comparison that was made there, to read it back",
             remedy="Name another folder, or delete this one to measure anew.",
+        )
+    if not any(value for name, value in asked.items() if name != "n_images"):
+        warnings.warn(
+            f"{folder} holds a finished comparison, which is read back. Nothing is known of images before "
+            "they are read; whether they are the same is for you to know. For others name a new folder.",
+            stacklevel=3,
         )
     return made
 

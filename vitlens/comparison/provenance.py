@@ -6,16 +6,15 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from torch.utils.data import Subset
 
-from ..images import ImageDataset, known, n_images, parse_conditions
+from ..images import ImageDataset, fingerprint, parse_conditions, texts_sha256
 from ..models import HookedViT, weights_sha256
-from ..running import AnyAnalysis
+from ..running import AnyAnalysis, analysis_identity, normalization
 
 _PACKAGES = ("vitlens", "torch", "timm", "transformer-lens", "sae-lens")
 
@@ -36,19 +35,19 @@ def settings(
 ) -> dict[str, Any]:
     """All that a comparison's numbers depend on, by which two calls are told apart; JSON can hold it.
 
-    Args are those of `compare`. Weights, class names and image ids are hashed; of a data set that does not
-    know its ids beforehand nothing is known.
+    Args are those of `compare`. Weights and class names are hashed; `vitlens.images.fingerprint` says what is
+    known of a data set.
     """
-    ids = known(dataset, "image_ids")
     return {
         "checkpoints": {name: weights_sha256(model) for name, model in models.items()},
-        "images": {"n": n_images(dataset), "ids_sha256": _sha256(ids) if ids else None},
+        "normalization": {name: normalization(model) for name, model in models.items()},
+        "order": list(models),  # the first is the reference
+        "images": fingerprint(dataset),
         "conditions": [condition.identity for condition in parse_conditions(conditions)],
-        # An object's address says nothing about what it measures.
-        "analyses": [re.sub(r" at 0x[0-9a-f]+", "", repr(analysis)) for analysis in analyses],
+        "analyses": [analysis_identity(analysis) for analysis in analyses],
         "saes": {name: [weights_sha256(sae) for sae in theirs] for name, theirs in (saes or {}).items()},
         "unrelated_model": None if unrelated_model is None else weights_sha256(unrelated_model),
-        "class_names_sha256": None if class_names is None else _sha256(class_names),
+        "class_names_sha256": None if class_names is None else texts_sha256(class_names),
         "n_examples": n_examples,
         "batch_size": batch_size,
         "precision": precision,
@@ -85,14 +84,13 @@ def provenance(
         "images": {
             "data set": _kind(dataset),
             "n": int(data.sizes["image"]),
-            "ids_sha256": _sha256(data["image"].values),
+            "ids_sha256": texts_sha256(data["image"].values),
             **({"labels_sha256": _labels_sha256(data["label"])} if "label" in data else {}),
         },
         "checkpoints": {
             name: {
                 "weights_sha256": settled["checkpoints"][name],
-                "mean": [float(value) for value in model.data_config["mean"]],
-                "std": [float(value) for value in model.data_config["std"]],
+                **settled["normalization"][name],
                 **model.provenance,
             }
             for name, model in models.items()
@@ -122,10 +120,6 @@ def _kind(dataset: ImageDataset) -> str:
     if isinstance(dataset, Subset):
         return f"part of {_kind(dataset.dataset)}"
     return type(dataset).__name__
-
-
-def _sha256(texts: Iterable[Any]) -> str:
-    return hashlib.sha256("\n".join(map(str, texts)).encode()).hexdigest()
 
 
 def _labels_sha256(labels: xr.DataArray) -> str:

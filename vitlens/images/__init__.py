@@ -15,6 +15,7 @@ from .corruptions import (
     register_corruption,
 )
 from .digits import digits
+from .fingerprint import as_far_as_known, fingerprint, texts_sha256
 from .folder import folder
 from .fourier import FourierNoise, FourierWave, fourier_noise
 from .frequency import measure_frequency
@@ -38,12 +39,14 @@ __all__ = [
     "Item",
     "Spectrum",
     "WhiteBox",
+    "as_far_as_known",
     "batches",
     "check",
     "collate",
     "corrupt",
     "digits",
     "fgsm",
+    "fingerprint",
     "folder",
     "fourier_noise",
     "frequency_group",
@@ -59,5 +62,6 @@ __all__ = [
     "pgd",
     "register_corruption",
     "spectrum",
+    "texts_sha256",
     "textured_shapes",
 ]

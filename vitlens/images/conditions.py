@@ -15,7 +15,7 @@ from ..names import nearest
 from .attacks import Attack, attacked
 from .corruptions import check_severity, corrupt, find_corruption, ready_corruption
 from .corruptions.jpeg import check_quality
-from .corruptions.registry import own_operation
+from .corruptions.registry import own_operation, source_sha256
 from .fourier import FourierPerturbation
 from .pixels import check_returned
 
@@ -82,14 +82,16 @@ class Condition:
     def identity(self) -> str:
         """The name, and what it stands for where the name alone does not say.
 
-        The parameters, the files, and of a registered corruption the source of its operation. An operation
-        given as `{"name": callable}` is known by its name alone.
+        The parameters, the files, and of an operation of one's own its source.
         """
         if isinstance(self.corruption, Attack | FourierPerturbation):
             # An object's address says nothing about what it does.
             return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {self.corruption}")
-        if not isinstance(self.corruption, str):
+        if self.corruption is None:
             return self.name
+        if not isinstance(self.corruption, str):
+            own = self.corruption.operation if isinstance(self.corruption, WhiteBox) else self.corruption
+            return f"{self.name} {source_sha256(own)}"
         spec = find_corruption(self.corruption)
         row = spec.parameters[(self.severity or 1) - 1]
         return " ".join(filter(None, (self.name, str(row), spec.assets, own_operation(spec))))

@@ -133,7 +133,8 @@ def known(dataset: Any, name: str) -> list[Any]:
 
     Args:
         dataset: as for `batches`.
-        name: `image_ids` or `labels`: an attribute of the data set, or in the items of a list or tuple.
+        name: an attribute of the data set; `image_ids` and `labels` are looked for in the items of a list or
+            tuple, too.
 
     Returns:
         A value for each image; empty where there is none, or the attribute means something else.
@@ -142,7 +143,7 @@ def known(dataset: Any, name: str) -> list[Any]:
         whole = known(dataset.dataset, name)
         return [whole[index] for index in dataset.indices] if whole else []
     if isinstance(dataset, list | tuple):
-        key = _KEYS[name]
+        key = _KEYS.get(name)
         inside = [item[key] for item in dataset if isinstance(item, Mapping) and key in item]
         return inside if len(inside) == len(dataset) else []
     values = getattr(dataset, name, [])

@@ -11,7 +11,7 @@ from .analysis import (
     SetStatistic,
     State,
 )
-from .engine import run, same_architecture
+from .engine import analysis_identity, normalization, run, same_architecture
 from .passes import forward, measuring
 from .table import table
 
@@ -25,8 +25,10 @@ __all__ = [
     "SetStatistic",
     "State",
     "activations",
+    "analysis_identity",
     "forward",
     "measuring",
+    "normalization",
     "run",
     "same_architecture",
     "table",

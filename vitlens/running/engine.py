@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from ..images import (
     Condition,
     ImageDataset,
     check,
+    fingerprint,
     known,
     n_images,
     numbered_batches,
@@ -70,8 +70,8 @@ def run(
             further passes that analyses make included; None keeps the model's own. Results are float32.
         output: a folder to write rows to as they come. A run that was killed goes on where it stopped when
             it is called again, and gives the same result; one that is complete is read back. It is told
-            from other runs by weights, conditions, analyses (their `repr`), seed, batch size, precision and
-            image ids.
+            from other runs by weights, conditions, analyses (their `repr`), seed, batch size, precision
+            and what is known of the images beforehand (`vitlens.images.fingerprint`).
         shard_images: with `output`, how many images are written together; so many are measured again after
             a kill, at most.
         num_workers: processes that load images ahead of the model; with 0 they are loaded in between.
@@ -266,6 +266,28 @@ def _opened(output: str | os.PathLike[str], described: Mapping[str, Any], shared
     return store or Store(output, described)
 
 
+def normalization(model: HookedViT) -> dict[str, list[float]]:
+    """Mean and standard deviation that a model's pixels are normalized with: its weights do not tell."""
+    return {name: [float(value) for value in model.data_config[name]] for name in ("mean", "std")}
+
+
+def analysis_identity(analysis: AnyAnalysis) -> str:
+    """What an analysis is in words, by which it is told from others: its `repr`, or else its attributes.
+
+    Example:
+        >>> from vitlens.analyses import Prediction
+        >>> analysis_identity(Prediction())
+        'Prediction()'
+    """
+    kind = type(analysis)
+    said = repr(analysis)
+    if kind.__repr__ is object.__repr__:
+        settings = ", ".join(f"{name}={value!r}" for name, value in sorted(vars(analysis).items()))
+        said = f"{kind.__module__}.{kind.__qualname__}({settings})"
+    # An object's address says nothing about what it measures.
+    return re.sub(r" at 0x[0-9a-f]+", "", said)
+
+
 def _manifest(
     models: Mapping[str, HookedViT],
     conditions: Sequence[Condition],
@@ -275,16 +297,14 @@ def _manifest(
     precision: str | None,
     shard_images: int,
 ) -> dict[str, Any]:
-    ids = known(reading.dataset, "image_ids")
     return {
         "checkpoints": {name: weights_sha256(model) for name, model in models.items()},
+        "normalization": {name: normalization(model) for name, model in models.items()},
         "conditions": [condition.identity for condition in conditions],
-        # An object's address says nothing about what it measures.
-        "analyses": [re.sub(r" at 0x[0-9a-f]+", "", repr(analysis)) for analysis in analyses],
+        "analyses": [analysis_identity(analysis) for analysis in analyses],
         "seed": seed,
         "batch_size": reading.batch_size,
         "shard_images": shard_images,
         "precision": precision,
-        "n_images": reading.n_images,
-        "image_ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest() if ids else None,
+        "images": fingerprint(reading.dataset),
     }

@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save_file
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import read_json, sha256, whole, write_json
+from ..files import differences, read_json, sha256, whole, write_json
+from ..images import as_far_as_known
 
 FORMAT = "vitlens.rows.1"
 
@@ -146,11 +147,17 @@ def _number(path: Path) -> int:
 
 
 def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    there = found.get("images")
+    if isinstance(there, Mapping):
+        wanted = {**wanted, "images": as_far_as_known(wanted["images"], there)}
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
         name = different[0]
+        said = f"{name} is {found.get(name)!r}, now {wanted[name]!r}"
+        if isinstance(wanted[name], Mapping):
+            said = differences({name: found.get(name)}, {name: wanted[name]})
         raise AnalysisError(
-            f"{folder} holds another run: its {name} is {found.get(name)!r}, now {wanted[name]!r}"
+            f"{folder} holds another run: its {said}"
             + (f" (and {len(different) - 1} more differ)." if len(different) > 1 else "."),
             expected="the run that was begun there, to go on with it",
             remedy="Name another folder, or delete this one to measure anew.",

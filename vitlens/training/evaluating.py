@@ -148,7 +148,7 @@ def read_evaluations(folder: str | os.PathLike[str]) -> xr.Dataset:
         manifest = read_json(path)
         tables = list(Store(path.parent, manifest).rows())
         n_images = sum(table.sizes["image"] for table in tables)
-        if tables and manifest["n_images"] in (None, n_images):
+        if tables and manifest["images"]["n_images"] in (None, n_images):
             found[int(path.parent.name.removeprefix("step-"))] = joined(tables).isel(checkpoint=0, drop=True)
     if not found:
         raise TrainingError(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from ..errors import SpaceError, TrainingError, VitlensError
 from ..files import read_json, write_json
+from ..images import fingerprint
 from ..images.values import is_whole
 from ..models import HookedViT, load, save, weights_sha256
 from .checkpoints import Checkpoints
@@ -24,7 +25,7 @@ from .loop import Loop, origin, snapshot_path
 from .mixing import StepOrder
 from .processes import Processes, processes
 from .result import FinetuneResult
-from .starting import check_data, fingerprint, starting_model
+from .starting import check_data, starting_model
 from .state import check_same_run
 from .trackers import Trackers, check_trackers
 from .trainer import Trainer
@@ -115,8 +116,8 @@ def finetune(
     run: dict[str, Any] = {
         "config": config.described(),
         "start": weights_sha256(model),
-        "data": fingerprint(dataset),
-        "evaluation_data": None if evaluate_on is None else fingerprint(evaluate_on),
+        "data": fingerprint(dataset, pixels=False),
+        "evaluation_data": None if evaluate_on is None else fingerprint(evaluate_on, pixels=False),
     }
     with processes() as together:
         _check_share(config, together)

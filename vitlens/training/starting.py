@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sized
 from typing import Any
 
@@ -15,7 +13,6 @@ from torch.utils.data import IterableDataset, Subset
 
 from ..errors import ArchitectureError, TrainingError
 from ..images import check
-from ..images.items import known
 from ..images.streams import stream
 from ..models import HookedViT, build, describe
 from .config import FinetuneConfig
@@ -84,13 +81,6 @@ def check_data(dataset: Any, model: HookedViT, config: FinetuneConfig, name: str
         )
     check(dataset, n_classes)
     return len(dataset)
-
-
-def fingerprint(dataset: Any) -> dict[str, Any]:
-    """What tells two data sets apart without reading their pixels: size, ids and labels where known."""
-    said = [known(dataset, "image_ids"), [int(label) for label in known(dataset, "labels")]]
-    digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    return {"n_items": len(dataset), "ids_and_labels_sha256": digest}
 
 
 def _n_classes(dataset: Any) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ...errors import ConditionError
@@ -135,10 +135,16 @@ def is_own(corruption: Corruption) -> bool:
 
 def own_operation(corruption: Corruption) -> str:
     """What tells a user's operation from another of the same name: a hash of its source, if there is one."""
-    if not is_own(corruption):
-        return ""
+    return source_sha256(corruption.apply) if is_own(corruption) else ""
+
+
+def source_sha256(operation: Callable[..., object]) -> str:
+    """What tells a callable from another of the same name: a hash of its source, or else its own name.
+
+    What it refers to, such as a number in a variable, is not in its source.
+    """
     try:
-        source = inspect.getsource(corruption.apply)
+        source = inspect.getsource(operation)
     except (OSError, TypeError):
-        return getattr(corruption.apply, "__qualname__", type(corruption.apply).__qualname__)
+        return str(getattr(operation, "__qualname__", type(operation).__qualname__))
     return hashlib.sha256(source.encode()).hexdigest()[:16]
