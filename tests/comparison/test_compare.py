@@ -1,5 +1,6 @@
 """Comparing checkpoints: the same pixels, in step, with what is needed to repeat it."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -156,6 +157,87 @@ def test_saes_of_no_checkpoint_are_refused(saes, images):
         vl.compare(pair, images, saes={"other": trained["base"]}, progress=False, n_examples=0)
 
 
+def with_metadata(saes, **changes):
+    """The same SAEs with other metadata."""
+    changed = copy.deepcopy(saes)
+    for its in changed.values():
+        for sae in its:
+            for name, value in changes.items():
+                setattr(sae.cfg.metadata, name, value)
+    return changed
+
+
+def never():
+    raise AssertionError("an image was read")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"seed": None}, "ComparisonError", r"An SAE of 'base' does not say its seed\..*metadata"),
+        ({"kind": None, "tokens": None}, "ComparisonError", "An SAE of 'base' does not say its kind, tokens"),
+        ({"seed": 0}, "ComparisonError", "there is no pair to match.*different seeds"),
+        ({"hook_name": "blocks.7.hook_resid_post"}, "HookError", r"blocks\.7\.hook_resid_post"),
+        ({"tokens": "register"}, "ArchitectureError", "register"),
+        ({"hook_name": "blocks.1.attn.hook_q"}, "AnalysisError", r"hook_q' is \(1, 17, 4, 8\)"),
+        (
+            {"hook_name": "blocks.1.mlp.hook_post"},
+            "ComparisonError",
+            r"base\[0\] has d_in 32, and 'blocks\.1\.mlp\.hook_post' is 128 wide.*which model the SAE",
+        ),
+    ],
+)
+def test_saes_that_cannot_be_matched_are_refused_before_an_image_is_read(saes, changes, error, message):
+    models, trained = saes
+    pair = {name: models[name] for name in ("base", "tuned")}
+    with pytest.raises(getattr(vl.errors, error), match=message):
+        vl.compare(pair, never(), saes=with_metadata(trained, **changes), progress=False)
+
+
+def test_saes_of_one_checkpoint_alone_are_refused_before_an_image_is_read(saes):
+    models, trained = saes
+    pair = {name: models[name] for name in ("base", "tuned")}
+    alone = {name: trained[name] for name in ("base", "unrelated")}
+    with pytest.raises(vl.errors.ComparisonError, match="Among the SAEs of base, unrelated there is no pair"):
+        vl.compare(pair, never(), saes=alone, progress=False)
+    with pytest.raises(vl.errors.ComparisonError, match="Among the SAEs of no checkpoint there is no pair"):
+        vl.compare(pair, never(), saes={}, progress=False)
+
+
+def test_a_random_weight_model_of_another_architecture_is_refused_before_an_image_is_read(saes):
+    models, trained = saes
+    pair = {name: models[name] for name in ("base", "tuned")}
+    with pytest.raises(vl.errors.ArchitectureError, match=r"'base' and 'unrelated'.*n_layers 3 and 2"):
+        vl.compare(pair, never(), saes=trained, unrelated_model=model(2, depth=2), progress=False)
+
+
+def test_a_checkpoint_that_is_called_as_the_null_is_refused_beside_saes(saes):
+    models, trained = saes
+    with pytest.raises(vl.errors.ComparisonError, match=r"A checkpoint is called 'unrelated'.*otherwise"):
+        vl.compare(
+            {"base": models["base"], "unrelated": models["tuned"]}, never(), saes=trained, progress=False
+        )
+
+
+def test_a_generator_is_compared_by_decoders_alone_and_says_so(saes, images):
+    models, trained = saes
+    pair = {name: models[name] for name in ("base", "tuned")}
+    with pytest.warns(UserWarning, match="a list_iterator, which is used up after one pass"):
+        made = vl.compare(pair, iter(images), saes=trained, progress=False)
+    assert made.galleries is None
+    assert made.features["activation_correlation"].isna().all()
+    assert made.data.sizes["image"] == len(images)
+
+
+def test_features_of_models_without_a_classifier_are_shown_too(saes, images):
+    _, trained = saes
+    bare = {"base": model(0, num_classes=0), "tuned": model(1, num_classes=0)}
+    made = vl.compare(bare, images, saes=trained, n_gallery_features=2, progress=False)
+    assert {len(gallery.checkpoints) for gallery in made.galleries.values()} == {1, 2}
+    assert all(len(gallery) <= 2 for gallery in made.galleries.values())
+
+
 def test_a_torch_seed_does_not_matter(images):
     models = {"base": model(0), "tuned": model(1)}
     torch.manual_seed(0)
@@ -250,6 +332,7 @@ def test_a_finished_comparison_is_read_back_after_a_look_at_eight_images(images,
         ({"conditions": ["clean"]}, "conditions: "),
         ({"analyses": [vl.Prediction()]}, "analyses: "),
         ({"n_examples": 2}, "n_examples: 4 there, 2 now"),
+        ({"n_gallery_features": 2}, "n_gallery_features: 4 there, 2 now"),
         ({"class_names": list("abcdefghij")}, "class_names_sha256: None there"),
     ],
 )
@@ -318,13 +401,17 @@ def test_a_file_is_no_folder_to_keep_a_comparison_in(images, kept, tmp_path):
         kept(images[:4])
 
 
-def test_a_comparison_with_matched_features_is_kept_whole(saes, images, tmp_path):
+def test_a_comparison_with_matched_features_is_kept_whole(saes, images, tmp_path, monkeypatch):
     models, trained = saes
     pair = {name: models[name] for name in ("base", "tuned")}
     options = {"saes": trained, "unrelated_model": models["unrelated"], "n_examples": 0, "progress": False}
     made = vl.compare(pair, images, output=tmp_path, **options)
+    monkeypatch.setattr(vl.comparison.comparing, "compare_features", None)  # nothing is matched again
     found = vl.compare(pair, images, output=tmp_path, **options)
     pd.testing.assert_frame_equal(made.features, found.features)
+    assert list(found.galleries) == list(made.galleries)
+    for heading, gallery in made.galleries.items():
+        pd.testing.assert_frame_equal(found.galleries[heading].table(), gallery.table())
     fewer = trained | {"base": trained["base"][:1]}
     with pytest.raises(vl.errors.ComparisonError, match=r"saes\.base"):
         vl.compare(pair, images, output=tmp_path, **options | {"saes": fewer})

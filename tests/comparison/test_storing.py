@@ -1,7 +1,10 @@
 """A comparison in a file: everything comes back, bit for bit, and damage is noticed."""
 
+import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from safetensors.numpy import load_file, safe_open, save_file
 from vitlens.comparison import Comparison, storing
 from vitlens.comparison.stored_values import pack, unpack
 from vitlens.errors import CheckpointError, ComparisonError, SpaceError, VitlensError
+from vitlens.saes.gallery_data import Exhibit, FeatureProfile, Gallery, ShownImage
 
 
 def data():
@@ -69,6 +73,58 @@ def features():
     return frame
 
 
+def galleries():
+    """Two, with a picture in common, tokens without a grid, and what is no number."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
+
+    def image(number, n_checkpoints, heat):
+        return ShownImage(
+            image_id=f"a/{number}.png",
+            label=number,
+            picked="top" if number else "middle",
+            pixels=pixels[number],
+            activation=rng.random(n_checkpoints, dtype=np.float32),
+            heat=rng.random((n_checkpoints, 2, 3), dtype=np.float32) if heat else None,
+            prefix=rng.random((n_checkpoints, 2), dtype=np.float32),
+        )
+
+    def profile(feature):
+        return FeatureProfile(
+            feature=feature,
+            n_tokens={"cls": 3, "patch": 18},
+            n_active_tokens={"cls": 0, "patch": 7},
+            n_active_images=2,
+            largest=0.1,
+            counts=np.array([6, 1]),
+            edges=np.array([0.0, 0.5, 1.0]),
+            classes=pd.DataFrame({"label": [1, 0], "n_images": [2, 1], "lift": [1.5, 0.1]}),
+        )
+
+    def gallery(numbers, checkpoints, heat, class_names):
+        exhibit = Exhibit(
+            features=tuple(profile(at) for at, _ in enumerate(checkpoints)),
+            images=tuple(image(number, len(checkpoints), heat) for number in numbers),
+            similarity={"decoder_cosine": 0.75, "activation_correlation": math.nan},
+        )
+        return Gallery(
+            exhibits=(exhibit,),
+            checkpoints=checkpoints,
+            prefix_kinds=("cls", "cls"),
+            n_images=3,
+            n_top_images=1,
+            n_middle_images=1,
+            class_names=class_names,
+            provenance={"seed": 3, "checkpoints": {name: {"model": {}} for name in checkpoints}},
+        )
+
+    return {
+        "shared, of base and tünéd": gallery([0, 2], ("base", "tünéd"), True, ["cat", "dög", "猫"]),
+        "lost": gallery([2], ("base",), False, None),
+        "none": dataclasses.replace(gallery([], ("base",), True, None), exhibits=()),
+    }
+
+
 def comparison():
     return Comparison(
         data=data(),
@@ -79,6 +135,7 @@ def comparison():
         class_names=["cat", "dög"],
         provenance={"versions": {"torch": "2"}, "seed": 3, "mean": [0.1, 0.2], "n": None},
         seed=3,
+        galleries=galleries(),
     )
 
 
@@ -106,6 +163,7 @@ def test_everything_comes_back_bit_for_bit(path):
     same(made.examples, found.examples)
     pd.testing.assert_frame_equal(made.features, found.features)
     assert found.features.attrs == {"level": 0.9}
+    exactly(found.galleries, galleries())
     for name in ("reference", "n_classes", "class_names", "provenance", "seed"):
         assert getattr(found, name) == getattr(made, name)
 
@@ -114,6 +172,25 @@ def test_what_was_not_there_is_not_there(tmp_path):
     bare = Comparison(data=data(), reference="base", n_classes=0)
     found = Comparison.load(bare.save(tmp_path / "a"))
     assert (found.examples, found.features, found.class_names) == (None, None, None)
+    assert found.galleries is None
+
+
+def test_a_picture_of_two_galleries_is_kept_once(path):
+    pictures = [array for array in load_file(path).values() if array.shape == (8, 9, 3)]
+    assert len(pictures) == 2
+    loaded = Comparison.load(path).galleries
+    one, other = (loaded[heading].exhibits[0].images[-1] for heading in list(loaded)[:2])
+    assert one.pixels is other.pixels
+
+
+def test_a_comparison_without_galleries_is_read_and_kept_without_sae_lens(tmp_path):
+    bare = dataclasses.replace(comparison(), galleries=None).save(tmp_path / "bare")
+    program = (
+        "import sys, vitlens as vl; made = vl.Comparison.load(sys.argv[1]); made.save(sys.argv[1]); "
+        "print('sae_lens' in sys.modules)"
+    )
+    call = [sys.executable, "-c", program, str(bare)]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_folder_with_the_file_in_it_is_read(path):
@@ -156,7 +233,11 @@ VALUES = st.recursive(
 
 def exactly(one, other):
     assert type(one) is type(other)
-    if isinstance(one, np.ndarray):
+    if dataclasses.is_dataclass(one):
+        exactly(*(dict(vars(each)) for each in (one, other)))
+    elif isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other)
+    elif isinstance(one, np.ndarray):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert one.tobytes() == other.tobytes()
     elif isinstance(one, dict):
@@ -186,6 +267,7 @@ def test_any_nesting_of_what_can_be_kept_comes_back(tmp_path_factory, value):
         ({"provenance": {"a": [1, {2}]}}, r"provenance\['a'\]\[1\] is set"),
         ({"provenance": {"a": {1: 2}}}, r"provenance\['a'\] is a mapping with the key 1, which is no text"),
         ({"provenance": {"a": b"b"}}, r"provenance\['a'\] is bytes"),
+        ({"galleries": {"a": [1]}}, r"galleries\['a'\] is list"),
         (
             {"data": data().assign(x=("image", np.ones(3, dtype=np.longdouble)))},
             r"data\['x'\] is an array of",
@@ -268,6 +350,26 @@ def test_a_comparison_without_its_parts_is_refused(path):
 def test_nonsense_with_a_right_checksum_is_refused_too(path, content):
     rewritten(path, content=content)
     with pytest.raises(CheckpointError, match="cannot be read"):
+        Comparison.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: 3,
+        lambda kept: {},
+        lambda kept: kept | {"pictures": []},
+        lambda kept: kept | {"galleries": {"a": 1}},
+        lambda kept: kept | {"galleries": {"a": {"exhibits": []}}},
+        lambda kept: kept | {"galleries": {"a": kept["galleries"]["lost"] | {"exhibits": [{"images": []}]}}},
+        lambda kept: kept | {"galleries": {"a": kept["galleries"]["lost"] | {"more": 1}}},
+    ],
+)
+def test_galleries_that_are_none_are_refused(path, change):
+    with safe_open(path, framework="numpy") as file:
+        content = json.loads(file.metadata()["content"])
+    rewritten(path, content=json.dumps(content | {"galleries": change(content["galleries"])}))
+    with pytest.raises(CheckpointError, match=r"cannot be read \(galleries: "):
         Comparison.load(path)
 
 

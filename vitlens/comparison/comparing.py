@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .comparison import Comparison
 from .examples import choose, show
 from .features import compare_features
 from .provenance import provenance, settings
+from .sae_groups import sae_groups
 
 _N_MAPPED = 2
 """Under how many conditions the examples' attention maps are kept."""
@@ -40,6 +41,7 @@ def compare(
     unrelated_model: HookedViT | None = None,
     class_names: Sequence[str] | None = None,
     n_examples: int = 4,
+    n_gallery_features: int = 4,
     batch_size: int = 32,
     precision: str | None = None,
     seed: int = 0,
@@ -55,14 +57,21 @@ def compare(
         analyses: what to measure; by default `Prediction`, `LogitLens` and `AttentionEntropy`.
         conditions: under which, as in `vitlens.run`. All checkpoints see the same pixels, but under an attack
             that names none (`pgd:on=base` does).
-        saes: checkpoint name -> its SAEs, to be matched; `"unrelated"` may be there besides.
-        unrelated_model: the random-weight model behind `saes["unrelated"]`.
+        saes: checkpoint name -> its SAEs, to be matched on the clean images; `"unrelated"` may be there
+            besides. A data set that can be read only once has been read when SAEs are matched: they are
+            compared by their decoders alone, with a warning, and none of their features is shown.
+        unrelated_model: the random-weight model behind `saes["unrelated"]`; without it those are compared
+            by their decoders alone.
         class_names: names of the classes, by index, for the figures.
         n_examples: images shown with their attention maps, spread evenly over the data set, besides those
             that an analysis names; 0 for none at all.
+        n_gallery_features: where there are SAEs, features shown with their images: so many matched pairs,
+            lost features and new ones, for the first pair of SAEs of each kind, hook and checkpoint. They
+            are drawn from all over their order by decoder cosine. Each of the three reads the data set
+            once; 0 for none.
         batch_size: images in a forward pass.
         precision: of the matrix products, as in `vitlens.run`.
-        seed: of the corruptions and of the resampling.
+        seed: of the corruptions, of the resampling and of what is shown of features.
         output: a folder to keep the comparison in: its rows as they come, and at the end all of it, for
             `Comparison.load`. A comparison that was killed goes on where it stopped when it is made again;
             one that is complete is read back.
@@ -73,10 +82,11 @@ def compare(
         The comparison.
 
     Raises:
-        ComparisonError: there are fewer than two checkpoints, or `output` holds another comparison.
-        ArchitectureError: their architectures differ.
-        AnalysisError, CheckpointError, ConditionError, DatasetError, LabelError, PixelError: as
-            `vitlens.run`.
+        ComparisonError: there are fewer than two checkpoints, no SAEs that can be matched, or `output` holds
+            another comparison.
+        ArchitectureError: the architectures of the checkpoints, or of the random-weight model, differ.
+        AnalysisError, CheckpointError, ConditionError, DatasetError, HookError, LabelError, PixelError,
+            SAEError: as `vitlens.run`; or SAEs fit neither each other nor the models.
 
     Example:
         >>> import timm, vitlens as vl
@@ -90,7 +100,18 @@ def compare(
         ('checkpoint', 'condition', 'image')
     """
     _check_models(models)
-    _check_examples(n_examples)
+    _check_count("n_examples", n_examples, 4)
+    _check_count("n_gallery_features", n_gallery_features, 4)
+    if saes is not None:
+        sae_groups(models, saes, unrelated_model)
+        if isinstance(dataset, Iterator):
+            warnings.warn(
+                f"The data set is a {type(dataset).__name__}, which is used up after one pass: SAEs are "
+                "compared by their decoders alone, and no feature is shown. A list or a torch Dataset can be "
+                "read again.",
+                UserWarning,
+                stacklevel=2,
+            )
     reference, model = next(iter(models.items()))
     if analyses is None:
         has_classes = model.cfg.n_classes > 0 and model.cfg.pool != "none"
@@ -105,6 +126,7 @@ def compare(
         unrelated_model=unrelated_model,
         class_names=class_names,
         n_examples=int(n_examples),
+        n_gallery_features=int(n_gallery_features),
         batch_size=batch_size,
         precision=precision,
         seed=seed,
@@ -126,14 +148,17 @@ def compare(
     )
     named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
     items = choose(dataset, n_examples, sorted(named)) if n_examples and model.cfg.n_classes else []
-    features = similarity = None
+    features = similarity = galleries = None
     if saes is not None:
-        features, similarity = compare_features(
+        features, similarity, galleries = compare_features(
             models,
             saes,
             dataset,
             unrelated_model=unrelated_model,
+            class_names=class_names,
+            n_gallery_features=int(n_gallery_features),
             batch_size=batch_size,
+            seed=seed,
             progress=progress,
         )
     comparison = Comparison(
@@ -143,6 +168,7 @@ def compare(
         examples=show(models, items, conditions, n_mapped=_N_MAPPED, seed=seed) if items else None,
         features=features,
         similarity=similarity,
+        galleries=galleries or None,
         class_names=class_names,
         provenance=provenance(models, dataset, data, settled),
         seed=seed,
@@ -203,10 +229,10 @@ def _check_models(models: Mapping[str, HookedViT]) -> None:
     same_architecture(models)
 
 
-def _check_examples(n_examples: object) -> None:
-    if not isinstance(n_examples, int | np.integer) or isinstance(n_examples, bool) or n_examples < 0:
+def _check_count(name: str, value: object, usual: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
         raise ComparisonError(
-            f"n_examples is {n_examples!r}.",
+            f"{name} is {value!r}.",
             expected="a whole number, 0 or more",
-            remedy="Leave it out for 4.",
+            remedy=f"Leave it out for {usual}.",
         )

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import CheckpointError
-from . import exporting, notebook, storing
+from . import exporting, notebook, stored_galleries, storing
 from .summary import summarize
 from .transfer import transfer
 
@@ -32,6 +32,8 @@ class Comparison:
         seed: of the corruptions and of the resampling.
         similarity: how alike the checkpoints' dictionaries of features are; None without SAEs.
         transfer: what was gained on seen conditions and on unseen ones, from `with_transfer`.
+        galleries: heading -> `vitlens.saes.Gallery`: matched, lost and new features with their images; None
+            without any.
     """
 
     data: xr.Dataset
@@ -44,6 +46,7 @@ class Comparison:
     seed: int = 0
     similarity: pd.DataFrame | None = None
     transfer: pd.DataFrame | None = None
+    galleries: Mapping[str, Any] | None = None
 
     def summary(
         self,
@@ -192,7 +195,10 @@ class Comparison:
             >>> Comparison.load(path).data.identical(data)
             True
         """
-        return storing.write(path, {each.name: getattr(self, each.name) for each in fields(self)})
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.galleries is not None:
+            parts["galleries"] = stored_galleries.plain(self.galleries)
+        return storing.write(path, parts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Comparison:
@@ -208,6 +214,11 @@ class Comparison:
             CheckpointError: the file is missing, damaged, or holds no comparison.
         """
         parts = storing.read(path)
+        if parts.get("galleries") is not None:
+            try:
+                parts["galleries"] = stored_galleries.made(parts["galleries"])
+            except Exception as error:  # whatever a content that was never written by `save` leads to
+                raise storing.damaged(path, f"galleries: {type(error).__name__}: {error}") from error
         try:
             return cls(**parts)
         except TypeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,9 +12,8 @@ from ..errors import ComparisonError
 from ..images import ImageDataset
 from ..models import HookedViT
 from ..running import activations
-
-UNRELATED = "unrelated"
-"""Key under which `compare` takes the SAEs of a model with random weights: the null's lower end."""
+from .feature_galleries import feature_galleries
+from .sae_groups import UNRELATED, sae_groups
 
 SIMILAR = 0.9
 """The share of rerunning's likeness above which two checkpoints' dictionaries count as equivalent."""
@@ -32,6 +31,7 @@ COLUMNS = (
     "decoder_cosine",
     "mutual",
     "activation_correlation",
+    "n_live_b",
 )
 
 SIMILARITY_COLUMNS = (
@@ -55,32 +55,20 @@ SIMILARITY_COLUMNS = (
 )
 
 
-def match_features(
-    models: Mapping[str, HookedViT],
-    saes: Mapping[str, Sequence[Any]],
-    dataset: ImageDataset,
-    *,
-    unrelated_model: HookedViT | None = None,
-    batch_size: int = 32,
-    progress: bool = True,
-) -> pd.DataFrame:
-    """The first table of `compare_features`."""
-    return compare_features(
-        models, saes, dataset, unrelated_model=unrelated_model, batch_size=batch_size, progress=progress
-    )[0]
-
-
 def compare_features(
     models: Mapping[str, HookedViT],
     saes: Mapping[str, Sequence[Any]],
     dataset: ImageDataset,
     *,
     unrelated_model: HookedViT | None = None,
+    class_names: Sequence[str] | None = None,
+    n_gallery_features: int = 0,
     batch_size: int = 32,
     level: float = 0.95,
     threshold: float = SIMILAR,
+    seed: int = 0,
     progress: bool = True,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Match every checkpoint's features with the reference's, and say how alike the dictionaries are.
 
     Everything is matched once. Both tables stand between two nulls: SAEs of the reference that differ in
@@ -95,22 +83,28 @@ def compare_features(
         models: checkpoint name -> model; the first is the reference.
         saes: checkpoint name -> its SAEs, from `vitlens.saes.train`; the key `"unrelated"` may be there
             besides.
-        dataset: clean images on which the features' activations are compared.
+        dataset: clean images on which the features' activations are compared. One that can be read only once
+            is not read: SAEs are compared by their decoders alone, and no feature is shown.
         unrelated_model: the random model behind `saes["unrelated"]`; without it those are compared by
             their decoders alone.
+        class_names: names of the classes, by index, for the galleries.
+        n_gallery_features: features in each gallery, see `feature_galleries`; 0 for none.
         batch_size: images in a forward pass.
         level: of the intervals of `similarity_share`, over seeds.
         threshold: the share of rerunning's likeness above which dictionaries count as equivalent, chosen
             before the data are seen.
+        seed: by which features and images are drawn for the galleries.
         progress: show bars.
 
     Returns:
-        A row for each live feature of the reference's SAEs in each pair, and a row for each kind of SAE, hook
-        and checkpoint with `similarity_share` and a verdict; see `similarity_verdict`.
+        A row for each live feature of the reference's SAEs in each pair, with `n_live_b`, the live features
+        of the pair's other SAE (those that are not matched are `n_live_b` less the `mutual` ones); a row for
+        each kind of SAE, hook and checkpoint with `similarity_share` and a verdict, see `similarity_verdict`;
+        and galleries by their headings.
 
     Raises:
-        ComparisonError: an SAE belongs to no checkpoint, no pair can be made, or `level` or `threshold` is
-            out of range.
+        ComparisonError, SAEError, HookError, AnalysisError, ArchitectureError: as `sae_groups`; or `level`
+            or `threshold` is out of range.
     """
     from ..saes.pairing import Matching  # sae-lens takes seconds to import, and is wanted only here
     from ..saes.seed_pairs import match_seeds
@@ -124,6 +118,8 @@ def compare_features(
             )
     reference = next(iter(models))
     known = {**models, **({UNRELATED: unrelated_model} if unrelated_model is not None else {})}
+    if isinstance(dataset, Iterator):
+        known, n_gallery_features = {}, 0
     cache: dict[tuple[str, str, str], Tensor] = {}
 
     def taken(checkpoint: str, hook_name: str, tokens: str) -> Tensor:
@@ -135,7 +131,9 @@ def compare_features(
         return cache[key]
 
     tables, similarities = [], []
-    for (kind, hook_name, tokens), members in _groups(models, saes).items():
+    galleries: dict[str, Any] = {}
+    for group, members in sae_groups(models, saes, unrelated_model).items():
+        kind, hook_name, tokens = group
 
         def of(checkpoint: str, hook_name: str = hook_name, tokens: str = tokens) -> Tensor | None:
             return taken(checkpoint, hook_name, tokens) if checkpoint in known else None
@@ -144,13 +142,19 @@ def compare_features(
         tables += [_table(pair).assign(kind=kind, hook_name=hook_name) for pair in pairs]
         found = _similarity(pairs, members, level)
         similarities.append(found.assign(kind=kind, hook_name=hook_name, tokens=tokens))
-    if not tables:
-        raise ComparisonError(
-            f"Among the SAEs of {', '.join(saes)} there is no pair to match.",
-            expected=f"SAEs of '{reference}' and of another checkpoint, of one kind, at one hook, "
-            "with different seeds",
-            remedy="Train them with vitlens.saes.train(..., seed=...), a seed of its own for each.",
-        )
+        if n_gallery_features:
+            galleries |= feature_galleries(
+                group,
+                members,
+                pairs,
+                models,
+                dataset,
+                n_features=n_gallery_features,
+                class_names=class_names,
+                batch_size=batch_size,
+                seed=seed,
+                progress=progress,
+            )
     similarity = pd.concat(similarities, ignore_index=True).assign(threshold=threshold)
     similarity["verdict"] = [
         similarity_verdict(low, high, threshold)
@@ -158,7 +162,7 @@ def compare_features(
     ]
     similarity = similarity[list(SIMILARITY_COLUMNS)]
     similarity.attrs["level"] = level
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)], similarity
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)], similarity, galleries
 
 
 def similarity_verdict(ci_low: float, ci_high: float, threshold: float = SIMILAR) -> str:
@@ -215,35 +219,5 @@ def _similarity(pairs: Sequence[Any], members: Mapping[str, Sequence[Any]], leve
 def _table(pair: Any) -> pd.DataFrame:
     table: pd.DataFrame = pair.match.by_feature().drop(columns="decoder_cosine")
     return table.rename(columns={"nearest_decoder_cosine": "decoder_cosine"}).assign(
-        mutual=table["partner"] >= 0, **pair.names
+        mutual=table["partner"] >= 0, n_live_b=len(pair.match.best_b), **pair.names
     )
-
-
-def _groups(
-    models: Mapping[str, HookedViT], saes: Mapping[str, Sequence[Any]]
-) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
-    """Kind, hook and tokens -> the SAEs of each checkpoint that can be compared, the reference first."""
-    strangers = [name for name in saes if name not in models and name != UNRELATED]
-    if strangers:
-        raise ComparisonError(
-            f"There are SAEs for '{strangers[0]}', which is no checkpoint of this comparison.",
-            expected=f"one of {', '.join((*models, UNRELATED))}",
-            remedy="Name the SAEs after the checkpoints.",
-        )
-    groups: dict[tuple[str, str, str], dict[str, list[Any]]] = {}
-    for checkpoint in (*models, UNRELATED):
-        for sae in saes.get(checkpoint, ()):
-            said = {
-                name: getattr(sae.cfg.metadata, name, None)
-                for name in ("kind", "hook_name", "tokens", "seed")
-            }
-            if missing := [name for name, value in said.items() if value is None]:
-                raise ComparisonError(
-                    f"An SAE of '{checkpoint}' does not say its {', '.join(missing)}.",
-                    expected="the metadata that vitlens.saes.train writes when it is given "
-                    "(model, dataset, hook_name)",
-                    remedy="Train it that way, or set the fields of sae.cfg.metadata.",
-                )
-            key = str(said["kind"]), str(said["hook_name"]), str(said["tokens"])
-            groups.setdefault(key, {name: [] for name in (*models, UNRELATED)})[checkpoint].append(sae)
-    return groups

@@ -29,6 +29,7 @@ def settings(
     unrelated_model: HookedViT | None,
     class_names: Sequence[str] | None,
     n_examples: int,
+    n_gallery_features: int,
     batch_size: int,
     precision: str | None,
     seed: int,
@@ -49,6 +50,7 @@ def settings(
         "unrelated_model": None if unrelated_model is None else weights_sha256(unrelated_model),
         "class_names_sha256": None if class_names is None else texts_sha256(class_names),
         "n_examples": n_examples,
+        "n_gallery_features": n_gallery_features,
         "batch_size": batch_size,
         "precision": precision,
         "seed": seed,
@@ -107,7 +109,7 @@ def _call(models: Mapping[str, HookedViT], conditions: Sequence[str], settled: M
     )
     said = {"analyses": f"[{', '.join(settled['analyses'])}]", "conditions": repr(conditions)}
     if settled["saes"]:
-        said["saes"] = "..."
+        said |= {"saes": "...", "n_gallery_features": repr(settled["n_gallery_features"])}
     if settled["unrelated_model"] is not None:
         said["unrelated_model"] = "..."
     if settled["class_names_sha256"] is not None:

@@ -90,12 +90,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             for name in file.keys():  # noqa: SIM118  # the file is no mapping
                 arrays[name] = file.get_tensor(name)
         if _checksum(metadata["content"], arrays) != metadata["sha256"]:
-            raise _damaged(path, "its checksum is another than when it was written")
+            raise damaged(path, "its checksum is another than when it was written")
         return {name: unpack(value, arrays) for name, value in json.loads(metadata["content"]).items()}
     except CheckpointError:
         raise
     except Exception as error:  # readers raise whatever the damage leads to
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def as_path(path: object, argument: str) -> Path:
@@ -143,7 +143,8 @@ def _checksum(content: str, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
+def damaged(path: str | os.PathLike[str], why: str) -> CheckpointError:
+    """The error for a file that does not hold what was written; `why` may have several lines."""
     return CheckpointError(
         f"{path} cannot be read ({why.splitlines()[0]}).",
         expected="a whole file, as Comparison.save wrote it",

@@ -81,6 +81,7 @@ class Exhibit:
         images: those picked as `top` before those of the `middle`; within each by falling activation, of a
             pair by the larger of both as a share of that feature's largest.
         similarity: of a pair, what the match said of it: `decoder_cosine`, `activation_correlation`, ...
+            Of a lost or new feature of a comparison, `nearest_decoder_cosine`; else empty.
     """
 
     features: tuple[FeatureProfile, ...]
