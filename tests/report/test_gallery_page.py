@@ -12,6 +12,7 @@ from PIL import Image
 from vitlens.report import gallery_page
 from vitlens.report.charts.gallery import gallery_figures
 from vitlens.report.charts.pictures import MOST_OPAQUE, heat_uri, picture_uri
+from vitlens.report.galleries import galleries_html
 from vitlens.report.histogram_svg import digits, histogram_svg
 from vitlens.saes.gallery_data import Exhibit
 
@@ -187,6 +188,35 @@ def test_one_image_a_class_is_no_table(gallery, tmp_path):
     once = dataclasses.replace(profile, classes=profile.classes.assign(n_images=1))
     alone = dataclasses.replace(gallery, exhibits=(dataclasses.replace(first, features=(once,)),))
     assert "One image a class is too few to say." in words(alone.report(tmp_path / "gallery.html"))
+
+
+def test_many_galleries_of_a_report_stay_small_and_hold_a_picture_once():
+    few = {"one": made_gallery(), "two": made_gallery(checkpoints=("base", "tuned"))}
+    text, rules = galleries_html(few)
+    assert rules.count("url(data:image/webp") == 8  # both show the same
+    assert text.count("<img ") == 24
+    (side, *_) = {decoded(uri).size for uri in re.findall(r"url\((.*?)\)", rules)}
+    assert side == (224, 224)
+    assert text.count("<details") == 4
+    assert text.count(" open>") == 1
+
+    same = made_gallery(n_features=4, n_images=6)
+    many = {
+        f"{number}": dataclasses.replace(
+            same, exhibits=tuple(shifted(exhibit, number) for exhibit in same.exhibits)
+        )
+        for number in range(24)
+    }
+    text, rules = galleries_html(many)
+    assert rules.count("url(data:image/webp") == 24 * 24
+    assert len(text) + len(rules) < 3e6
+    assert max(decoded(uri).width for uri in re.findall(r"url\((.*?)\)", rules)) < 160
+
+
+def shifted(exhibit, by):
+    """The same pictures in slightly other colors."""
+    images = tuple(dataclasses.replace(image, pixels=image.pixels ^ np.uint8(by)) for image in exhibit.images)
+    return dataclasses.replace(exhibit, images=images)
 
 
 def test_a_page_of_many_features_stays_small(tmp_path):

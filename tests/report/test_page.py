@@ -274,8 +274,10 @@ def test_what_a_comparison_holds_besides_is_shown(comparison, tmp_path):
     assert ">0.875</td>" in features
     assert "<h3>Lost &amp; found</h3>" in features
     assert features.count('<details class="exhibit"') == 2
-    assert '<img class="g0-p0' in features
-    assert ".g0-p0{background-image" in content
+    assert "2 of 768, named; 100 images." in features
+    assert "drawn at random from the middle half" in features
+    assert '<img class="p0"' in features
+    assert ".p0{background-image" in content
 
 
 def test_a_folder_is_no_place_for_a_page(comparison, tmp_path):

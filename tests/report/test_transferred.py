@@ -55,7 +55,13 @@ def test_new_features_are_counted_where_the_checkpoints_own_are_known(comparison
     rows = features[(features["kind"] == "vanilla") & (features["checkpoint_b"] == "tuned on blur")]
     each = rows[rows["role"] == "checkpoints"].groupby(["seed_a", "seed_b"])
     n_new = sum(200 - int(pair["mutual"].sum()) for _, pair in each)
-    assert f'data-value="{n_new}">{n_new}</td>' in features_html(features)
+    text = features_html(features)
+    assert f'data-value="{n_new}">{n_new}</td>' in text
+    assert len(each) > 1
+    assert f'data-value="{len(each)}">{len(each)}</td>' in text
+    assert "over all pairs of SAEs" in text
+    one = rows[(rows["seed_a"] == rows["seed_a"].min()) & (rows["seed_b"] == rows["seed_b"].min())]
+    assert "pairs of SAEs" not in features_html(one)  # nothing to be said of them
 
 
 def test_similarity_is_said_with_its_interval_and_verdict():

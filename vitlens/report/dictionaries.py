@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .charts.features import KIND_WORDS, ROLE_WORDS, Alikeness, alikenesses
+from ..comparison.sae_groups import KIND_WORDS
+from .charts.features import ROLE_WORDS, Alikeness, alikenesses
 from .tables import frame_table
 
 _NOTE = (
@@ -15,6 +16,7 @@ _NOTE = (
     "checkpoint's. Lost: those that are not. Two seeds of one checkpoint lose features as well, and a model "
     "with random weights matches some: read each share between these two."
 )
+_PAIRS = " Counts are over all pairs of SAEs, one of each checkpoint."
 _NEW = " New: live features of the checkpoint's that no feature of the reference's is matched with."
 
 
@@ -36,6 +38,10 @@ def features_html(features: pd.DataFrame | None, similarity: pd.DataFrame | None
         if rows["hook"].nunique() == 1:
             rows = rows.drop(columns="hook")
         note = _NOTE + (_NEW if "new" in rows else "")
+        if (rows["pairs"] == 1).all():
+            rows = rows.drop(columns="pairs")
+        else:
+            note += _PAIRS
         parts.append(f"<p>{note}</p>\n" + _scrolled(rows, "What became of features"))
     if similarity is not None and len(similarity):
         parts.append(
@@ -93,10 +99,12 @@ def _counts(found: Alikeness) -> dict[str, Any]:
     """One kind and pair: counts and shares; a share of a yardstick where it is there."""
     pair = found.curves["checkpoints"]
     n, n_matched = len(pair), int(pair["mutual"].sum())
+    each = pair.groupby(["seed_a", "seed_b"], sort=False)
     row: dict[str, Any] = {
         "SAE": KIND_WORDS.get(found.kind, found.kind),
         "hook": found.hook_name,
         "pair": found.pair_words,
+        "pairs": each.ngroups,
         "live": n,
         "matched": n_matched,
         "lost": n - n_matched,
@@ -104,7 +112,6 @@ def _counts(found: Alikeness) -> dict[str, Any]:
         "matched (%)": 100 * n_matched / n,
     }
     if "n_live_b" in pair:
-        each = pair.groupby(["seed_a", "seed_b"], sort=False)
         row["new"] = int((each["n_live_b"].first() - each["mutual"].sum()).sum())
     for role, words in (("seeds", "two seeds (%)"), ("unrelated", "chance (%)")):
         if role in found.curves:

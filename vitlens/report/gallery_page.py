@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 from .. import files
+from ..comparison.sae_groups import KIND_WORDS as SAE_WORDS
 from ..saes.gallery_data import Gallery
-from .charts.features import KIND_WORDS as SAE_WORDS
 from .charts.pictures import HEAT_RGB, MOST_OPAQUE
-from .gallery_wall import TOKEN_WORDS, Wall
+from .gallery_pictures import Pictures
+from .gallery_wall import TOKEN_WORDS, Wall, how_to_read
 from .shell import PAGE, Section, asset, body, contents
 from .tables import provenance_table
 from .wording import joined
@@ -32,18 +33,21 @@ def write(gallery: Gallery, path: str | os.PathLike[str], *, title: str | None =
     Example:
         See `vitlens.saes.gallery`.
     """
-    wall = Wall(gallery)
+    pictures = Pictures([gallery])
+    wall = Wall(gallery, pictures)
     sections = [Section(exhibit.name, wall.exhibit(exhibit)) for exhibit in gallery.exhibits]
     provenance = f'<div class="scroll provenance">{provenance_table(gallery.provenance)}</div>'
     sections.append(Section("Provenance", provenance))
+    is_pair = len(gallery.checkpoints) == 2
+    reading = how_to_read(gallery.n_top_images, gallery.n_middle_images, of_each=is_pair)
     red, green, blue = HEAT_RGB
     heat = f":root{{--heat:{red} {green} {blue};--most:{MOST_OPAQUE}}}\n"
     files.write_text(
         path,
         PAGE.substitute(
             title=html.escape(title or _title(gallery)),
-            css=asset("report.css") + asset("wall.css") + asset("gallery.css") + heat + wall.rules(),
-            subject=_subject(gallery) + _how_to_read(gallery),
+            css=asset("report.css") + asset("wall.css") + asset("gallery.css") + heat + pictures.rules(),
+            subject=f"{_subject(gallery)}<p>{html.escape(reading)}</p>",
             contents=f'<div class="features">{contents(sections)}</div>',
             body=(_SWITCH if wall.has_heat else "") + body(sections),
             data="",
@@ -85,21 +89,3 @@ def _subject(gallery: Gallery) -> str:
     said["Seed"] = str(gallery.provenance["seed"])
     rows = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(text)}</dd>" for key, text in said.items())
     return f"<dl>{rows}</dl>"
-
-
-def _how_to_read(gallery: Gallery) -> str:
-    each = " of each checkpoint" if len(gallery.checkpoints) == 2 else ""
-    parts = [
-        f"First stand the {gallery.n_top_images} images{each} with the largest activation on any token, "
-        "which is the number below a picture."
-    ]
-    if gallery.n_middle_images:
-        parts.append(
-            f"Top images flatter a feature, so {gallery.n_middle_images} others{each} are drawn at random "
-            "from the middle half of the images on which it is active."
-        )
-    parts.append(
-        "The more opaque the heat on a patch, the larger the activation there; each feature has one scale "
-        "for all its pictures."
-    )
-    return f"<p>{html.escape(' '.join(parts))}</p>"

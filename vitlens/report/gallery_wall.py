@@ -6,7 +6,8 @@ import html
 import math
 
 from ..saes.gallery_data import Exhibit, FeatureProfile, Gallery, ShownImage, strongest_patch
-from .charts.pictures import SMALL_PX, heat_uri, picture_uri
+from .charts.pictures import SMALL_PX, heat_uri
+from .gallery_pictures import Pictures
 from .histogram_svg import digits, histogram_svg
 from .wording import joined
 
@@ -25,25 +26,20 @@ TOKEN_WORDS = {
 
 
 class Wall:
-    """Writes exhibits, and keeps the pictures in them, each once: rules of the style sheet refer to them.
+    """Writes exhibits.
 
     Args:
         gallery: what is shown.
-        prefix: of the pictures' class names, where a page shows several galleries.
+        pictures: the photographs of the page, with those of this gallery.
         level: of the headings inside an exhibit.
     """
 
-    def __init__(self, gallery: Gallery, *, prefix: str = "", level: int = 3) -> None:
+    def __init__(self, gallery: Gallery, pictures: Pictures, *, level: int = 3) -> None:
         self.gallery = gallery
-        self.prefix = prefix
+        self.pictures = pictures
         self.level = level
         self.is_pair = len(gallery.checkpoints) == 2
         self.has_heat = any(image.heat is not None for each in gallery.exhibits for image in each.images)
-        self._pictures: dict[str, tuple[str, str]] = {}
-
-    def rules(self) -> str:
-        """The pictures as rules of the style sheet."""
-        return "".join(f".{name}{{background-image:url({uri})}}\n" for name, uri in self._pictures.values())
 
     def exhibit(self, exhibit: Exhibit) -> str:
         """One feature or pair."""
@@ -108,9 +104,6 @@ class Wall:
         )
 
     def _picture(self, exhibit: Exhibit, image: ShownImage, checkpoint: int) -> str:
-        if image.image_id not in self._pictures:
-            self._pictures[image.image_id] = f"{self.prefix}p{len(self._pictures)}", picture_uri(image.pixels)
-        name, _ = self._pictures[image.image_id]
         n_rows, n_columns = image.pixels.shape[:2]
         heat = image.pixels[:1, :1, 0] * 0.0 if image.heat is None else image.heat[checkpoint]
         said = f"{self.gallery.class_name(image.label)}, image {image.image_id}: "
@@ -120,9 +113,9 @@ class Wall:
         if strongest := strongest_patch(image, checkpoint):
             said += f", largest at patch row {strongest[0]}, column {strongest[1]} (from 0) of "
             said += f"{heat.shape[0]} × {heat.shape[1]}"
-        small = " small" if max(n_rows, n_columns) <= SMALL_PX else ""
+        name = self.pictures.name(image) + (" small" if max(n_rows, n_columns) <= SMALL_PX else "")
         return (
-            f'<img class="{name}{small}" src="{heat_uri(heat, exhibit.largest_heat(checkpoint))}" '
+            f'<img class="{name}" src="{heat_uri(heat, exhibit.largest_heat(checkpoint))}" '
             f'alt="{html.escape(said)}" title="{html.escape(image.image_id)}" '
             f'style="--shape:{n_columns}/{n_rows}">'
         )
@@ -187,3 +180,22 @@ def _use(profile: FeatureProfile, n_images: int) -> str:
         f"Active on {joined(shares)}, in {profile.n_active_images:,} of {n_images:,} images. "
         f"Largest activation {digits(profile.largest)}."
     )
+
+
+def how_to_read(n_top_images: int, n_middle_images: int, *, of_each: bool) -> str:
+    """What the images of an exhibit are, and its heat; `of_each` of two checkpoints. Plain text."""
+    each = " of each checkpoint" if of_each else ""
+    parts = [
+        f"First stand the {n_top_images} images{each} with the largest activation on any token, "
+        "which is the number below a picture."
+    ]
+    if n_middle_images:
+        parts.append(
+            f"Top images flatter a feature, so {n_middle_images} others{each} are drawn at random "
+            "from the middle half of the images on which it is active."
+        )
+    parts.append(
+        "The more opaque the heat on a patch, the larger the activation there; each feature has one scale "
+        "for all its pictures."
+    )
+    return " ".join(parts)

@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from ...comparison.sae_groups import KIND_WORDS
 from .behind import add
 from .panels import Grid
 from .style import NEUTRAL, Look, escape, finish, wrap
 
-KIND_WORDS = {"vanilla": "vanilla", "batch_topk": "BatchTopK"}
 ROLE_WORDS = {"seeds": "two seeds of one checkpoint", "unrelated": "unrelated model"}
 NULLS = {"seeds": Look(NEUTRAL, "circle", "dash"), "unrelated": Look(NEUTRAL, "circle", "dot")}
 N_STEPS = 101

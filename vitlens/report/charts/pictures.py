@@ -15,6 +15,9 @@ LONGEST_PX = 320
 SMALL_PX = 64
 """Up to this size a picture is kept without loss: it is enlarged, and every pixel seen."""
 
+HEAT_PX = 160
+"""Longest side of heat, about: the CSS pixels that it has on a screen. Its squares are few and plain."""
+
 HEAT_RGB = (235, 0, 170)
 """Magenta, which photographs of things and animals seldom have."""
 
@@ -22,12 +25,15 @@ MOST_OPAQUE = 0.8
 N_STEPS = 32
 
 
-def picture_uri(pixels: UInt8[np.ndarray, "row column 3"], quality: int = 78) -> str:
-    """A photograph as a WebP in a data: URI, no longer than `LONGEST_PX` on either side.
+def picture_uri(
+    pixels: UInt8[np.ndarray, "row column 3"], quality: int = 78, *, longest_px: int = LONGEST_PX
+) -> str:
+    """A photograph as a WebP in a data: URI.
 
     Args:
         pixels: the photograph.
         quality: of the WebP, 0 to 100; small pictures are kept without loss.
+        longest_px: of either side of what is kept.
 
     Example:
         >>> picture_uri(np.zeros((8, 8, 3), dtype=np.uint8))[:23]
@@ -35,7 +41,7 @@ def picture_uri(pixels: UInt8[np.ndarray, "row column 3"], quality: int = 78) ->
     """
     picture = Image.fromarray(pixels)
     is_small = max(picture.size) <= SMALL_PX
-    picture.thumbnail((LONGEST_PX, LONGEST_PX))
+    picture.thumbnail((longest_px, longest_px))
     return _uri(picture, "WEBP", lossless=is_small, quality=quality, method=4)
 
 
@@ -47,7 +53,7 @@ def heat_uri(heat: Float[np.ndarray, "patch_row patch_column"], largest: float) 
         largest: the value that is most opaque.
 
     Returns:
-        The URI, of a picture of whole squares about `LONGEST_PX` long, so that no browser blurs them.
+        The URI, of a picture of whole squares about `HEAT_PX` long, so that a browser hardly blurs them.
 
     Example:
         >>> heat_uri(np.eye(2), 1.0)[:22]
@@ -55,7 +61,7 @@ def heat_uri(heat: Float[np.ndarray, "patch_row patch_column"], largest: float) 
     """
     share = np.clip(heat / largest, 0, 1) if largest > 0 else np.zeros(heat.shape)
     steps = np.ceil(share * N_STEPS).astype(np.uint8)  # upward: what is above 0 is seen
-    side = -(-LONGEST_PX // max(heat.shape))
+    side = -(-HEAT_PX // max(heat.shape))
     picture = Image.fromarray(steps.repeat(side, axis=0).repeat(side, axis=1))
     picture = picture.convert("P")
     picture.putpalette(HEAT_RGB * (N_STEPS + 1))
