@@ -200,6 +200,89 @@ def test_what_cannot_be_done_is_said_in_one_line_before_the_work(workplace, caps
     assert not (workplace / "report.data").exists()
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """An SAE of each of three models."""
+    images = vl.images.textured_shapes("train", n=32)
+    settings = {"d_sae": 12, "k_per_token": 2, "n_tokens": 640, "batch_size": 16, "progress": False}
+    source = {seed: (model(seed), images, "blocks.0.hook_resid_post") for seed in range(3)}
+    return {seed: vl.saes.train(source[seed], seed=seed, **settings) for seed in range(3)}
+
+
+@pytest.fixture
+def dictionaries(workplace, trained):
+    """The workplace with SAEs and a random-weight model."""
+    vl.save(model(2), "random.safetensors")
+    for seed, name in enumerate(("base", "tuned,2", "unrelated")):
+        vl.saes.save(trained[seed], f"saes/{name}")
+    vl.saes.save(trained[1], "saes/tuned")
+    return workplace
+
+
+SAES = "--saes base=saes/base tuned=saes/tuned --saes unrelated=saes/unrelated --n-examples 0"
+
+
+def test_saes_are_matched_and_shown(dictionaries):
+    line = f"{LINE} {SAES} --unrelated random.safetensors --n-gallery-features 2"
+    assert main(line.split()) == 0
+    kept = vl.Comparison.load("report.data")
+    assert set(kept.features["role"]) == {"checkpoints", "unrelated"}
+    assert {len(gallery) for gallery in kept.galleries.values()} <= {1, 2}
+    page = (dictionaries / "report.html").read_text(encoding="utf-8")
+    for heading in kept.galleries:
+        assert f"<h3>{heading}</h3>" in page
+    assert main([*line.split(), "--title", "Again"]) == 0
+    assert main([*line.split(), "--n-gallery-features", "3"]) == 1
+
+
+def test_without_the_random_weight_model_its_saes_are_compared_by_their_decoders(dictionaries, trained):
+    assert main(f"{LINE} {SAES} --n-gallery-features 0".split()) == 0
+    kept = vl.Comparison.load("report.data")
+    assert kept.galleries is None
+    rows = kept.features[kept.features["role"] == "unrelated"]
+    assert rows["n_live_b"].unique().tolist() == [12]  # that a feature is dead is not known
+    assert rows["activation_correlation"].isna().all()
+
+
+def test_a_folder_with_a_comma_in_its_name_is_one(dictionaries):
+    line = f"{LINE} --n-examples 0 --n-gallery-features 0".split()
+    assert main([*line, "--saes", "base=saes/base", "tuned=saes/tuned,2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ("--saes saes/base", "--saes is given 'saes/base'.*NAME=FOLDER"),
+        ("--saes base=", "--saes is given 'base='"),
+        ("--saes bsae=saes/base", "--saes names 'bsae', which is no checkpoint.*Nearest: 'base'"),
+        ("--saes base=saes/base base=saes/tuned", "--saes names 'base' twice"),
+        ("--saes base=saes/base,saes/gone", "--saes base names 'saes/gone', which is no folder"),
+        ("--saes base=data", "data/cfg.json cannot be read"),
+        ("--saes base=saes/base tuned=saes/base", "there is no pair to match.*different seeds"),
+        ("--saes base=saes/base tuned=saes/tuned --unrelated random.safetensors", "there are no SAEs of it"),
+        (f"{SAES} --unrelated gone.safetensors", "There is no file gone.safetensors"),
+        (f"{SAES} --unrelated deep.safetensors", "n_layers 2 and 3"),
+    ],
+)
+def test_saes_that_cannot_be_compared_are_said_in_one_line_before_the_work(
+    dictionaries, capsys, further, message
+):
+    vl.save(model(2, depth=3), "deep.safetensors")
+    assert main([*LINE.split(), *further.split()]) == 1
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    assert said.count("\n") == 1
+    assert not (dictionaries / "report.data").exists()
+
+
+def test_a_damaged_sae_is_refused_before_the_work(dictionaries, capsys):
+    weights = dictionaries / "saes" / "tuned" / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert main(f"{LINE} {SAES}".split()) == 1
+    assert "sae_weights.safetensors is damaged" in capsys.readouterr().err
+    assert not (dictionaries / "report.data").exists()
+
+
 def test_images_as_formats_want_kaleido(workplace, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "kaleido", None)
     assert main([*LINE.split(), "--format", "svg"]) == 1

@@ -25,7 +25,7 @@ from ..images import folder, frost, parse_conditions, register_corruption
 from ..models import HookedViT
 from ..names import nearest
 from ..running import run as measure
-from . import measures
+from . import dictionaries, measures
 from .checkpoints import check_sizes, device, loaded, named
 from .options import number, positive
 
@@ -46,6 +46,10 @@ examples:
   vitlens compare base.safetensors blur=blur/model.safetensors noise=noise/model.safetensors \\
       --data photographs --conditions clean fog@1-2 gaussian_noise@3 --pool fog=fog@1,fog@2 \\
       --margin top1_accuracy=0.02 --output report.html
+
+sparse autoencoders (--saes) are folders as vitlens.saes.save writes them; several of a checkpoint stand as
+base=saes/0,saes/1. Those of one kind and hook are matched with the reference's. `unrelated` stands for a
+model with random weights, which shows what chance gives; without --unrelated by its decoders alone.
 
 Beside report.html a folder report.data is made: rows as they come, so that a stopped command goes on when it
 is typed again; at the end the whole comparison (vitlens.Comparison.load reads it) and summary.csv.
@@ -79,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
           f"{' '.join(measures.USUAL)})")  # fmt: skip
     group("--n-images", type=positive, metavar="N", help="so many images, spread evenly over the folder")
     group("--n-examples", type=number, default=4, metavar="N", help="images shown in the report (default 4)")
+    saes = "a checkpoint's sparse autoencoders, to be matched; `unrelated` may be one, see below"
+    group("--saes", nargs="+", action="extend", default=[], metavar="NAME=DIR,...", help=saes)
+    unrelated = "the random-weight checkpoint behind the SAEs of `unrelated`"
+    group("--unrelated", type=Path, metavar="FILE", help=unrelated)
+    features = "matched, lost and new features in the report, of each (default 4)"
+    group("--n-gallery-features", type=number, default=4, metavar="N", help=features)
     group("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
     group("--batch-size", type=positive, default=32, metavar="N", help="images of a pass (default 32)")
     group("--num-workers", type=number, default=0, metavar="N", help="processes that load images (default 0)")
@@ -107,6 +117,7 @@ def run(chosen: argparse.Namespace) -> None:
     page, beside = _places(chosen.output)
     files = named(chosen.base, chosen.tuned)
     margins = _once("--margin", [_margin(text) for text in chosen.margin])
+    folders = dictionaries.places(chosen.saes, files, chosen.unrelated)
     asked = measures.chosen(chosen.analyses)
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))
@@ -119,6 +130,10 @@ def run(chosen: argparse.Namespace) -> None:
     models = {
         name: loaded(path, chosen.architecture, chosen.num_classes, place) for name, path in files.items()
     }
+    unrelated = None
+    if chosen.unrelated is not None:
+        unrelated = loaded(chosen.unrelated, chosen.architecture, chosen.num_classes, place)
+    saes = dictionaries.loaded(folders, place)
     images = folder(chosen.data, next(iter(models.values())))
     dataset = images if chosen.n_images is None else _spread(images, chosen.n_images)
     if margins or chosen.primary:
@@ -129,8 +144,11 @@ def run(chosen: argparse.Namespace) -> None:
             dataset,
             analyses=asked,
             conditions=chosen.conditions,
+            saes=saes,
+            unrelated_model=unrelated,
             class_names=images.class_names if next(iter(models.values())).cfg.n_classes else None,
             n_examples=chosen.n_examples,
+            n_gallery_features=chosen.n_gallery_features,
             batch_size=chosen.batch_size,
             precision=chosen.precision,
             seed=chosen.seed,
