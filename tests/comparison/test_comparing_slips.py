@@ -29,6 +29,7 @@ slips = {
     "n_examples True": lambda: vl.compare(models, images, n_examples=True, **quiet),
     "n_gallery_features as text": lambda: vl.compare(models, images, n_gallery_features="6", **quiet),
     "n_gallery_features -1": lambda: vl.compare(models, images, n_gallery_features=-1, **quiet),
+    "seed -1": lambda: vl.compare(models, images, seed=-1, **quiet),
     "saes in a list": lambda: vl.compare(models, images, saes=[vit], **quiet),
     "an SAE in no list": lambda: vl.compare(models, images, saes={"base": vit, "tuned": vit}, **quiet),
     "no SAE in a list": lambda: vl.compare(models, images, saes={"base": [vit], "tuned": [3]}, **quiet),

@@ -102,6 +102,7 @@ def compare(
     _check_models(models)
     _check_count("n_examples", n_examples, 4)
     _check_count("n_gallery_features", n_gallery_features, 4)
+    _check_count("seed", seed, 0)
     if saes is not None:
         sae_groups(models, saes, unrelated_model)
         if isinstance(dataset, Iterator):
