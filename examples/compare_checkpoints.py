@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         unrelated = reinitialized(models["base"])
         dataset = vl.images.folder(options.data, models["base"])
         class_names = dataset.class_names
-        if options.n_images and options.n_images < len(dataset):
-            dataset = spread(dataset, options.n_images)
-        train = spread(dataset, min(options.sae_images, len(dataset)))
+        if options.n_images:
+            dataset = vl.images.spread(dataset, options.n_images)
+        train = vl.images.spread(dataset, options.sae_images)
         conditions = options.conditions or ["clean", "gaussian_blur@3", "gaussian_noise@3", "contrast@2"]
 
     saes = None
@@ -132,11 +132,6 @@ def reinitialized(model: vl.HookedViT) -> vl.HookedViT:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return vl.HookedViT(vl.models.build(description).eval(), data_config=model.data_config)
-
-
-def spread(dataset: Any, n: int) -> Subset[Any]:
-    """`n` images spread evenly over a data set."""
-    return Subset(dataset, [round(index * (len(dataset) - 1) / max(n - 1, 1)) for index in range(n)])
 
 
 def dictionaries(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from compare_checkpoints import load, reinitialized, spread
+from compare_checkpoints import load, reinitialized
 from torch.utils.data import ConcatDataset
 
 import vitlens as vl
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codes = vl.saes.code_similarity(checkpoints, firsts, test, conditions=options.conditions, matches=match)
     write(mean_over_images(codes), output / "code_similarity.csv", show=True)
 
-    some = spread(test, min(200, len(test)))  # each feature is ablated by itself in each image
+    some = vl.images.spread(test, 200)  # each feature is ablated by itself in each image
     # Hungarian leaves hardly a feature without a partner, however unlike: what is lost or new, mutual says.
     mutual = vl.saes.match(firsts["base"], firsts["tuned"], (rows["base"], rows["tuned"]), method="mutual")
     effects = vl.saes.feature_effects(
@@ -133,7 +133,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def images(folder: str, model: vl.HookedViT, n: int | None) -> Any:
     """A folder's images, or `n` of them spread over it."""
     found = vl.images.folder(folder, model)
-    return found if n is None or n >= len(found) else spread(found, n)
+    return found if n is None else vl.images.spread(found, n)
 
 
 def dictionaries(

@@ -31,7 +31,6 @@ from typing import Any
 
 import torch
 from study_table import TRAINED_ON, show, split, table
-from torch.utils.data import Subset
 
 import vitlens as vl
 
@@ -60,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base = vl.load(options.weights, options.architecture, device=device)
         train, held_out = vl.images.folder(options.data, base), vl.images.folder(options.held_out, base)
         class_names = held_out.class_names
-    if options.n_images and options.n_images < len(held_out):
-        held_out = spread(held_out, options.n_images)
+    if options.n_images:
+        held_out = vl.images.spread(held_out, options.n_images)
 
     models = {"base": base}
     for name, recipe in configs.items():
@@ -171,11 +170,6 @@ def config(
         checkpoint_every_steps=options.checkpoint_every_steps,
         seed=options.seed,
     )
-
-
-def spread(dataset: Any, n: int) -> Subset[Any]:
-    """`n` images spread evenly over a data set."""
-    return Subset(dataset, [round(index * (len(dataset) - 1) / max(n - 1, 1)) for index in range(n)])
 
 
 if __name__ == "__main__":

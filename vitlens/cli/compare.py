@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch.utils.data import Dataset, Subset
 
 from ..comparison import Comparison, compare, exporting
 from ..comparison.checks import check_known, check_margins
@@ -21,13 +20,14 @@ from ..comparison.pools import check_pools
 from ..comparison.storing import FILE_NAME
 from ..errors import ComparisonError
 from ..files import write_text
-from ..images import folder, frost, parse_conditions, register_corruption
+from ..images import folder, frost, parse_conditions, register_corruption, spread
 from ..models import HookedViT
 from ..names import nearest
 from ..running import run as measure
 from . import dictionaries, measures
 from .checkpoints import check_sizes, device, loaded, named
 from .options import number, positive
+from .places import file_and_folder
 
 HELP = "Compare checkpoints of one architecture on a folder of images, and write a report"
 
@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Compare, write, and say what changed and where it is told."""
-    page, beside = _places(chosen.output)
+    page, beside = file_and_folder(chosen.output, "report.html")
     files = named(chosen.base, chosen.tuned)
     margins = _once("--margin", [_margin(text) for text in chosen.margin])
     folders = dictionaries.places(chosen.saes, files, chosen.unrelated)
@@ -135,7 +135,7 @@ def run(chosen: argparse.Namespace) -> None:
         unrelated = loaded(chosen.unrelated, chosen.architecture, chosen.num_classes, place)
     saes = dictionaries.loaded(folders, place)
     images = folder(chosen.data, next(iter(models.values())))
-    dataset = images if chosen.n_images is None else _spread(images, chosen.n_images)
+    dataset = images if chosen.n_images is None else spread(images, chosen.n_images)
     if margins or chosen.primary:
         _check_metrics(models, images[0], asked, margins, chosen.primary or ())
     try:
@@ -167,24 +167,6 @@ def run(chosen: argparse.Namespace) -> None:
             _write(made, summary, page, beside, chosen)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what was done is in {beside}, and the same command goes on") from None
-
-
-def _places(output: Path) -> tuple[Path, Path]:
-    """The report, and the folder beside it."""
-    beside = output.with_suffix(".data") if output.name else output
-    if output.is_dir() or not output.parent.is_dir() or output == beside:
-        raise ComparisonError(
-            f"--output is {output}.",
-            expected="a file in a folder that is there",
-            remedy="Make the folder first, or name a file such as report.html.",
-        )
-    if beside.exists() and not beside.is_dir():
-        raise ComparisonError(
-            f"{beside}, where the rows would be kept, is a file.",
-            expected="a folder, or nothing yet",
-            remedy="Name another --output.",
-        )
-    return output, beside
 
 
 def _once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -236,14 +218,6 @@ def _pool(text: str, conditions: Sequence[str]) -> tuple[str, list[str]]:
         members.append(max(fitting, key=len))
         rest = rest[len(members[-1]) + 1 :]
     return name, members
-
-
-def _spread(dataset: Dataset[Any], n: int) -> Dataset[Any]:
-    """`n` images, spread evenly; all of them where there are no more."""
-    total = len(dataset)  # type: ignore[arg-type]  # a folder's images are counted
-    if n >= total:
-        return dataset
-    return Subset(dataset, [round(place * (total - 1) / max(n - 1, 1)) for place in range(n)])
 
 
 def _check_metrics(

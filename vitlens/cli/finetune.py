@@ -17,6 +17,7 @@ from ..errors import TrainingError
 from ..images import folder, frost, register_corruption
 from ..models import load
 from .checkpoints import check_sizes
+from .folders import held_out
 
 HELP = "Fine-tune a checkpoint on clean and corrupted images; the same command goes on with a stopped run"
 
@@ -56,18 +57,14 @@ def run(chosen: argparse.Namespace) -> None:
     # The folders are to be told apart by the classes that the new head will have.
     shown = model if config.new_head is None else starting_model(model, config)
     dataset = folder(chosen.data, shown)
-    held_out = None
-    if chosen.evaluate_on is not None:
-        # The training folders say which class is which, unless they are some of ImageNet's.
-        is_whole = len(dataset.classes) == shown.cfg.n_classes
-        held_out = folder(chosen.evaluate_on, shown, dataset.classes if is_whole else None)
+    on = chosen.evaluate_on
     try:
         result = finetune(
             model,
             dataset,
             config,
             chosen.output,
-            evaluate_on=held_out,
+            evaluate_on=None if on is None else held_out(on, shown, dataset),
             log_with=tuple(chosen.log_with),
             num_workers=chosen.num_workers,
             progress=not chosen.no_progress,

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import UInt8
 
 from ..analyses import AttentionMap, Prediction
-from ..images import Batch, batches, known, parse_conditions
+from ..images import Batch, batches, known, parse_conditions, spread
 from ..models import HookedViT
 from ..running import Analysis, run
 from ..running.showing import shown
@@ -29,10 +29,9 @@ def choose(dataset: Any, n: int, named: Sequence[str] = ()) -> list[Any]:
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         return []
-    total = len(dataset)
-    spread = {int(index) for index in np.linspace(0, total - 1, min(n, total)).round()}
+    places = set(spread(dataset, n).indices)
     asked = {place for place, image_id in enumerate(known(dataset, "image_ids")) if image_id in named}
-    return [dataset[index] for index in sorted(spread | asked)]
+    return [dataset[index] for index in sorted(places | asked)]
 
 
 def show(

@@ -21,6 +21,7 @@ from .fourier import FourierNoise, FourierWave, fourier_noise
 from .frequency import measure_frequency
 from .items import Batch, ImageDataset, Item, check, collate, known, n_images
 from .spectrum import Spectrum, spectrum
+from .spread import spread
 from .textured_shapes import textured_shapes
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "pgd",
     "register_corruption",
     "spectrum",
+    "spread",
     "texts_sha256",
     "textured_shapes",
 ]
