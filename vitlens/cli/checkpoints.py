@@ -25,9 +25,26 @@ def named(base: str, tuned: Sequence[str]) -> dict[str, Path]:
         {'base': 'a.pth', 'tuned': 'b.pth', 'blur': 'c.pth'}
     """
     usual = ["base", *("tuned" if place == 1 else f"tuned_{place}" for place in range(1, len(tuned) + 1))]
+    return _by_name((base, *tuned), usual)
+
+
+def named_as_typed(given: Sequence[str]) -> dict[str, Path]:
+    """Name -> file of each checkpoint; without a name of its own it is called as its file is.
+
+    Raises:
+        ComparisonError: two have one name.
+
+    Example:
+        >>> {name: str(path) for name, path in named_as_typed(["run/a.pth", "blur=c.pth"]).items()}
+        {'run/a.pth': 'run/a.pth', 'blur': 'c.pth'}
+    """
+    return _by_name(given, [str(_split(each)[1]) for each in given])
+
+
+def _by_name(given: Sequence[str], usual: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for given, otherwise in zip((base, *tuned), usual, strict=True):
-        name, path = _split(given)
+    for each, otherwise in zip(given, usual, strict=True):
+        name, path = _split(each)
         if (name or otherwise) in found:
             raise ComparisonError(
                 f"Two checkpoints are called '{name or otherwise}'.",

@@ -8,13 +8,18 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import VitlensError
-from . import compare, corrupt, finetune
+from . import compare, corrupt, evaluate, finetune
 from .words import spoken
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended, as shells count it."""
 
-_COMMANDS = {"compare": compare, "finetune": finetune, "corrupt": corrupt}
+_COMMANDS = {
+    "compare": compare,
+    "evaluate": evaluate,
+    "finetune": finetune,
+    "corrupt": corrupt,
+}
 
 _DESCRIPTION = """\
 What changed inside a Vision Transformer?

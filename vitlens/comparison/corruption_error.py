@@ -153,6 +153,32 @@ def mean_corruption_error(
     return table
 
 
+def complete_corruptions(conditions: Iterable[str]) -> list[str]:
+    """Of the fifteen corruptions, those that `mean_corruption_error` can take of these conditions.
+
+    Args:
+        conditions: names of conditions.
+
+    Returns:
+        The corruptions that are there at all five severities, if all of those were stored with one quality of
+        JPEG, or none was; in the order of `ALEXNET_ERROR`.
+
+    Example:
+        >>> complete_corruptions(["clean", "snow@5", *(f"fog@{severity}" for severity in range(1, 6))])
+        ['fog']
+    """
+    found: dict[str, set[tuple[str, str | None]]] = {}
+    for match in filter(None, map(_CONDITION.fullmatch, map(str, conditions))):
+        found.setdefault(match["name"], set()).add((match["severity"], match["quality"]))
+    complete = [
+        name
+        for name in ALEXNET_ERROR
+        if {severity for severity, _ in found.get(name, ())} == set(map(str, SEVERITIES))
+    ]
+    qualities = {quality for name in complete for _, quality in found[name]}
+    return complete if len(qualities) == 1 else []
+
+
 def _rows(
     shares: Float64[np.ndarray, "image corruption"],
     labels: Sequence[str],
