@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import VitlensError
-from . import compare, corrupt, evaluate, finetune
+from . import compare, corrupt, evaluate, finetune, train_sae
 from .words import spoken
 
 INTERRUPTED = 130
@@ -18,6 +18,7 @@ _COMMANDS = {
     "compare": compare,
     "evaluate": evaluate,
     "finetune": finetune,
+    "train-sae": train_sae,
     "corrupt": corrupt,
 }
 

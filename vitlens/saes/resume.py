@@ -57,14 +57,9 @@ class TrainingFolder:
         self._last_written = time.monotonic()
         wanted = json.loads(json.dumps({"format": FORMAT, **run}))
         described = self.path / "run.json"
+        check_folder(path)
         if described.exists():
             _check_same(read_json(described), wanted, self.path)
-        elif self.path.exists() and not (self.path.is_dir() and all(map(_is_part, self.path.iterdir()))):
-            raise SAEError(
-                f"{os.fspath(path)} exists and holds no training of vitlens.",
-                expected="a new folder, an empty one, or that of this training",
-                remedy="Name another output.",
-            )
         else:
             write_json(described, wanted)
         for left in filter(_is_part, self.path.iterdir()):  # by a process that was killed as it wrote
@@ -127,6 +122,23 @@ class TrainingFolder:
     @property
     def _state(self) -> Path:
         return self.path / "state.safetensors"
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder that holds something other than a training.
+
+    Raises:
+        SAEError: it does, or is a file.
+    """
+    there = Path(path)
+    if (there / "run.json").exists() or not there.exists():
+        return
+    if not (there.is_dir() and all(map(_is_part, there.iterdir()))):
+        raise SAEError(
+            f"{os.fspath(path)} exists and holds no training of vitlens.",
+            expected="a new folder, an empty one, or that of this training",
+            remedy="Name another output.",
+        )
 
 
 def _is_part(path: Path) -> bool:

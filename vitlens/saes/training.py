@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,7 +141,7 @@ def train(
         >>> sae.cfg.architecture(), sae.encode(x).shape, sae.cfg.metadata.l0
         ('jumprelu', torch.Size([400, 16]), 2.0)
     """
-    recipe = Recipe(
+    recipe = planned(
         kind=kind,
         d_sae=d_sae,
         k_per_token=k_per_token,
@@ -152,10 +153,8 @@ def train(
         seed=seed,
         n_holdout_tokens=n_holdout_tokens,
         dead_window_tokens=dead_window_tokens,
-        options=options or {},
+        options=options,
     )
-    with _drawing_from(seed):
-        new_sae(recipe, 1, 0)  # sae-lens refuses some settings only when an SAE is made
     extra = _checked_metadata(metadata or {})
     if isinstance(source, tuple):
         model, dataset, hook_name = source
@@ -209,6 +208,29 @@ def train(
     if folder is not None:
         folder.finish(sae)
     return sae
+
+
+def planned(*, d_sae: int, **settings: Any) -> Recipe:
+    """The recipe that `train` follows, before there is anything to train on.
+
+    Args:
+        d_sae: as for `train`.
+        **settings: arguments of `train` that are fields of `Recipe`; those left out have its defaults.
+
+    Raises:
+        SAEError: a setting is out of range or unknown.
+
+    Example:
+        >>> planned(d_sae=64, kind="vanilla").batch_size
+        4096
+    """
+    names = [field.name for field in fields(Recipe) if field.name != "d_sae"]
+    arguments = inspect.signature(train).parameters
+    given = {name: arguments[name].default for name in names} | settings
+    recipe = Recipe(**given | {"d_sae": d_sae, "options": given["options"] or {}})
+    with _drawing_from(recipe.seed):
+        new_sae(recipe, 1, 0)  # sae-lens refuses some settings only when an SAE is made
+    return recipe
 
 
 @contextmanager
