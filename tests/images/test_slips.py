@@ -38,6 +38,7 @@ slips = {
     "one side": lambda: vl.fourier_heat_map(model, [], l2_norm_pixel=1.0, image_size=32),
     "ranks alone": lambda: vl.mean_corruption_error(xr.DataArray([0.0], dims="image", name="rank")),
     "n_bins 1.5": lambda: vl.calibration_error(xr.Dataset(), n_bins=1.5),
+    "a spread of 3.0": lambda: vl.images.spread([1, 2], 3.0),
     "n_side 3.0": lambda: vl.fourier_heat_map(model, [], l2_norm_pixel=1.0, n_side=3.0),
 }
 for name, slip in slips.items():
