@@ -119,7 +119,8 @@ def main() -> None:
 
     measurement.forward = both
     measurement.shown = shown.timing(measurement.shown)
-    both(compared["base"], torch.zeros(chosen.batch_size, 3, 224, 224), [])  # the allocator finds its size
+    with torch.no_grad():  # the allocator finds its size
+        both(compared["base"], torch.zeros(chosen.batch_size, 3, 224, 224), [])
     bare.seconds = bare.n = hooked.seconds = hooked.n = 0
     before = held_mib()
     profiler = cProfile.Profile()

@@ -142,3 +142,13 @@ def test_what_is_missing_is_said():
         mean_corruption_error(both.isel(condition=np.unique(both["condition"], return_index=True)[1]))
     with pytest.raises(ComparisonError, match="level is 1"):
         mean_corruption_error(data, level=1.0)
+
+
+def test_few_errors_give_no_interval_without_width():
+    """Of 60 images under each severity, none wrong: 3 % of all may still be."""
+    data = made(names=("fog",), n_images=60)
+    data["rank"][:] = 0
+    table = mean_corruption_error(data, corruptions=["fog"], n_resamples=50)
+    row = one(table, checkpoint="base", corruption="fog", metric="corruption_error")
+    assert row["value"] == 0
+    assert row["ci_high"] * ALEXNET_ERROR["fog"] > 0.03

@@ -11,6 +11,7 @@ from scipy import stats
 from vitlens.comparison.intervals import mean_interval
 from vitlens.comparison.proportions import tango_interval
 from vitlens.comparison.statistics import holm, resample_counts, sign_flip_p, sign_flips
+from vitlens.comparison.summary import summarize
 from vitlens.comparison.transfer import transfer
 from vitlens.errors import ComparisonError
 
@@ -254,3 +255,22 @@ def test_what_cannot_be_done_is_refused_with_the_remedy(data, options, message):
 def test_one_checkpoint_has_nothing_to_transfer(data):
     with pytest.raises(ComparisonError, match=r"one checkpoint, 'base'.*before training and one after"):
         transfer(data.isel(checkpoint=[0]), **GROUPS)
+
+
+def test_a_group_has_the_interval_of_the_same_pool_in_a_summary_with_missing_images_too(data):
+    holed = data.copy(deep=True)
+    holed["correct_probability"][1, :, :9] = np.nan
+    options = {"n_classes": 10, "n_resamples": 300}
+    row = one(
+        transfer(holed, **GROUPS, metrics=["correct_probability"], **options),
+        checkpoint="tuned",
+        condition="seen",
+    )
+    same = one(
+        summarize(holed, pools=GROUPS, **options),
+        metric="correct_probability",
+        checkpoint="tuned",
+        condition="seen",
+    )
+    assert row["n"] == same["n"] == 111
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((same["ci_low"], same["ci_high"]), rel=1e-5)
