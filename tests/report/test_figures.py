@@ -1,6 +1,7 @@
 """The figures show the data's own values, and only where there are data."""
 
 import dataclasses
+import types
 
 import numpy as np
 import plotly.graph_objects as go
@@ -78,6 +79,15 @@ def test_accuracy_shows_means_and_wilson_intervals(comparison, figures):
                 assert trace.x[index] - trace.error_x.arrayminus[index] == pytest.approx(100 * interval.low)
 
 
+def test_accuracy_shows_the_ks_that_the_summary_has(comparison):
+    few = comparison.data[["rank"]] * 0  # all right: the values tell of one class
+    parts = {"data": few, "reference": "base", "examples": None, "features": None, "class_names": None}
+    made = types.SimpleNamespace(**parts, provenance={}, summary=comparison.summary)
+    for n_classes, n_panels in ((10, 2), (1000, 3), (5, 1)):
+        made.n_classes = n_classes
+        assert len(named(report.figures(made)["accuracy"], "base")) == n_panels
+
+
 def test_top_ten_is_shown_where_there_are_more_classes(deit_figures):
     accuracy = deit_figures["accuracy"]
     assert len(named(accuracy, accuracy.data[0].name)) == 3
@@ -113,7 +123,7 @@ def test_marked_heads_are_those_that_survive_correction(comparison, figures):
     rows = comparison.summary()
     rows = rows[(rows["metric"] == "attention_entropy_nats[cls]") & (rows["condition"] == "clean")]
     for trace in figures["attention_entropy_difference"].data[:2]:
-        marked = {(layer, head) for layer, head in np.argwhere(np.asarray(trace.text) != "")}
+        marked = {(layer, head) for layer, head in np.argwhere(np.isin(trace.text, ["▲", "▼"]))}
         survive = rows[(rows["checkpoint"] == trace.name) & (rows["p_adjusted"] < 0.05)]
         assert marked == set(zip(survive["layer"], survive["head"], strict=True))
 

@@ -9,6 +9,7 @@ from scipy import stats
 
 from vitlens import report
 from vitlens.comparison.gap import gap_closed, patching_agreement
+from vitlens.report.charts.behind import kept
 from vitlens.report.charts.sections import SECTIONS
 
 from .made import made_comparison, made_further
@@ -171,9 +172,26 @@ def test_heads_are_marked_by_the_summary(further):
     ] = 0.01
     distance = only(further, "attention_distance_patches")
     figure = report.figures(distance, pd.concat([rows, like]))["attention_distance_patches"]
-    marked = {trace.name: np.argwhere(np.asarray(trace.text) != "").tolist() for trace in figure.data}
-    assert marked == {"tuned on blur": [[1, 0]], "tuned on noise": []}
+    filled = {trace.name: np.argwhere(np.isin(trace.text, ["▲", "▼"])).tolist() for trace in figure.data}
+    assert filled == {"tuned on blur": [[1, 0]], "tuned on noise": []}
     assert "max-T" in figure.layout.meta["caption"]
+    assert "▲ or ▼" in figure.layout.title.subtitle.text
+
+
+def test_a_difference_says_its_way_without_color(figures):
+    for trace in figures["attention_distance_patches"].data:
+        ups, downs = np.isin(trace.text, ["▲", "△"]), np.isin(trace.text, ["▼", "▽"])
+        np.testing.assert_array_equal(ups, trace.z > 0)
+        np.testing.assert_array_equal(downs, trace.z < 0)
+
+
+def test_a_statistic_of_the_set_says_how_many_images_it_is_of(further):
+    made = only(further, "cka")
+    assert "n" not in kept(report.figures(made)["cka"])
+    made.data["cka"].attrs["n_images"] = 48
+    figure = report.figures(made)["cka"]
+    assert set(kept(figure)["n"]) == {48}
+    assert "48 images" in figure.data[-1].hovertext[0]
 
 
 def test_components_show_the_largest_means_in_their_own_order(further, figures):
@@ -231,6 +249,26 @@ def test_without_a_gap_no_share_of_it_is_shown(further):
     drawn = report.figures(dataclasses.replace(made, data=same))
     assert "transplant_gap" not in drawn
     assert len(drawn["transplant_correct"].layout.yaxis.ticktext) == 19  # all components: there are few
+
+
+def test_a_panel_without_a_gap_says_so_and_keeps_its_axes(further):
+    made = only(further, "transplant_correct", "transplant_log_probability")
+    data = made.data.copy(deep=True)
+    for name in data:  # one checkpoint as good as the reference, whatever is put into it
+        data[name].loc[{"checkpoint": "tuned on noise", "condition": "clean"}] = (
+            data[name].sel(checkpoint="base", condition="clean").isel(component=0, drop=True)
+        )
+    figure = report.figures(dataclasses.replace(made, data=data))["transplant_gap"]
+    notes = [trace for trace in figure.data if trace.type == "scatter"]
+    said = [trace.text[0].replace("<br>", " ") for trace in notes]
+    assert said[:2] == ["", "The gap is not told from 0."]
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        assert axis.range in ((-0.5, 2.5), (-0.5, 4.5))
+    measure, condition = figure.layout.updatemenus
+    assert [len(button.args[0]["visible"]) for button in measure.buttons] == [len(figure.data)] * 2
+    texts = condition.buttons[1].args[0]["text"]
+    assert len(texts) == len(figure.data)
+    assert texts[-len(notes) :] == [[""]] * len(notes)  # under noise every gap is there
 
 
 def test_patching_is_set_against_the_transplants_effect(further, figures):

@@ -93,11 +93,12 @@ def gap_closed(data: xr.Dataset) -> go.Figure | None:
         caption=f"Each cell puts one part of the checkpoint into {recipient} and says how much of the "
         f"difference between the two this makes: at 0 % {recipient} stays as it is, at 100 % it becomes as "
         "good as the checkpoint, below 0 it moves away. resid is the whole stream after the block, attn and "
-        "mlp what one branch adds, H0 one head. A panel is empty where the gap's own 95 % interval holds 0: "
-        "a share of nothing means nothing.",
+        "mlp what one branch adds, H0 one head. A triangle points up above 0 and down below. A panel is "
+        "empty where the gap's own 95 % interval holds 0: a share of nothing means nothing.",
         unit="% of gap",
         symmetric=True,
         interval=(low, high),
+        empty="The gap is not told from 0.",
     )
 
 

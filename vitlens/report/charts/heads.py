@@ -8,12 +8,13 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ...comparison.words import kind_words
-from .heatmaps import MARK, Axes, heatmaps
+from .heatmaps import MARKS, Axes, heatmaps
 from .reading import image_mean, n_images, names
 from .style import escape, lines
 from .variables import KIND_DIMS, quantity
 
 ALPHA = 0.05
+_FILLED, _HOLLOW = (f"{MARKS[True, filled]} or {MARKS[False, filled]}" for filled in (True, False))
 _NO_KIND = "kind"
 
 
@@ -63,14 +64,15 @@ def head_differences(
         subtitle=over
         + (f", in {escape(unit)}" if unit else "")
         + only_kind(shown.values, axes)
-        + (f"; {MARK} adjusted p < .05" if tested else ""),
+        + (f"; {_FILLED} adjusted p < .05" if tested else ""),
         caption=("Mean over images of the paired difference" if shown.is_per_image else "Difference")
         + f", checkpoint minus reference{f', in {unit}' if unit else ''}: {meaning}."
+        + " A triangle points up where it is above 0 and down where it is below"
         + (
-            f" {MARK} marks heads whose change survives a max-T correction over all layers and heads of the "
-            "panel (p < .05)."
+            f": {_FILLED} where the head's change survives a max-T correction over all layers and heads of "
+            f"the panel (p < .05), else {_HOLLOW}."
             if tested
-            else " Each cell is a mean by itself; nothing here is tested."
+            else ". Each cell is a mean by itself; nothing here is tested."
         ),
         unit=unit,
         symmetric=True,

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from .behind import array_rows, keep
 from .panels import Grid
 from .reading import clean_first
-from .style import DIVERGING, SEQUENTIAL, escape, finish, lines, tick_step
+from .style import DIVERGING, SEQUENTIAL, escape, finish, lines, tick_step, wrap
 
-MARK = "●"
+MARKS = {(True, True): "▲", (True, False): "△", (False, True): "▼", (False, False): "▽"}
+"""By whether a value is above 0, and whether it is marked: colors alone lose the sign in print."""
 _NAMED_PX = 36.0  # a column whose name is a word
 _WIDEST_PX = 940.0
 _MENU_NAMES = {"query_kind": "Queries", "token_kind": "Tokens"}
@@ -55,11 +56,13 @@ def heatmaps(
     symmetric: bool,
     marks: xr.DataArray | None = None,
     interval: tuple[xr.DataArray, xr.DataArray] | None = None,
+    empty: str = "",
 ) -> go.Figure:
     """One panel for each checkpoint; menus choose among `axes.choice` and among the conditions.
 
     Each menu changes what the other leaves alone: the choice which traces are seen, the condition their
-    values. A choice has one scale of colors for every panel and condition.
+    values. A choice has one scale of colors for every panel and condition. Differences carry a triangle up
+    or down, filled where they are marked.
 
     Args:
         means: with the dims of `axes`; NaN leaves a cell empty.
@@ -69,8 +72,9 @@ def heatmaps(
         caption: what is shown.
         unit: of the values.
         symmetric: differences, in diverging colors around 0.
-        marks: Booleans with the same dims: the cells that carry a mark.
+        marks: Booleans with the same dims: the differences whose triangles are filled.
         interval: lower and upper ends, with the same dims, for the pointer.
+        empty: what a panel without any value says.
 
     Returns:
         The figure.
@@ -87,8 +91,9 @@ def heatmaps(
     if interval is not None:
         ends = np.stack([end.sel(at).transpose(*axes.dims).values for end in interval], axis=-1)
     text = None
-    if marks is not None:
-        text = np.where(marks.sel(at).transpose(*axes.dims).values, MARK, "")
+    if symmetric:
+        is_marked = np.zeros(z.shape, bool) if marks is None else marks.sel(at).transpose(*axes.dims).values
+        text = _triangles(z, is_marked)
 
     n_rows, n_columns = z.shape[-2:]
     is_named = not np.issubdtype(means[axes.column].dtype, np.number)
@@ -119,6 +124,20 @@ def heatmaps(
             hoverongaps=False,
             **grid.place(panel),
         )
+    is_empty = np.isnan(z).all((-2, -1))
+    noted = traces if empty and is_empty.any() else []
+    notes = np.where(is_empty, wrap(empty, grid.title_columns), "")[..., None].tolist()
+    for choice, panel in noted:
+        figure.add_scatter(
+            x=[means[axes.column].values[n_columns // 2]],
+            y=[means[axes.row].values[n_rows // 2]],
+            text=notes[choice][0][panel],
+            mode="text",
+            hoverinfo="skip",
+            showlegend=False,
+            visible=choice == 0,
+            **grid.place(panel),
+        )
     spans = [_span(z[choice], symmetric) for choice in range(len(choices))]
     figure.update_layout(
         coloraxis={
@@ -142,7 +161,7 @@ def heatmaps(
                 "label": escape(axes.choice_words(name)),
                 "method": "update",
                 "args": [
-                    {"visible": [choice == i for choice, _ in traces]},
+                    {"visible": [choice == i for choice, _ in (*traces, *noted)]},
                     {"coloraxis.cmin": spans[i][0], "coloraxis.cmax": spans[i][1]},
                 ],
             }
@@ -157,6 +176,7 @@ def heatmaps(
                 "args": [
                     {
                         key: [short(values[choice, i, panel]) for choice, panel in traces]
+                        + [notes[choice][i][panel] if key == "text" else None for choice, panel in noted]
                         for key, values, short in (
                             ("z", z, rounded),
                             ("text", text, np.ndarray.tolist),
@@ -201,11 +221,21 @@ def rounded(values: Float[np.ndarray, "*axes"]) -> list[Any]:
     return nested
 
 
+def _triangles(z: Float[np.ndarray, "*axes"], is_marked: Bool[np.ndarray, "*axes"]) -> np.ndarray:
+    """A triangle for each difference but 0, up or down, filled where it is marked."""
+    text = np.full(z.shape, "", dtype="<U1")
+    for (is_above, is_filled), mark in MARKS.items():
+        text[(z > 0 if is_above else z < 0) & (is_marked == is_filled)] = mark
+    return text
+
+
 def _ticks(labels: np.ndarray, most: int) -> dict[str, Any]:
-    """Whole numbers as many as there is room for; names all of them."""
+    """Whole numbers as many as there is room for, names all of them; an empty panel has the same range."""
     if np.issubdtype(labels.dtype, np.number):
-        return {"dtick": tick_step(len(labels), most), "tick0": 0}
-    return {"type": "category", "tickangle": 0}
+        ends = [float(labels.min()) - 0.5, float(labels.max()) + 0.5]
+        return {"dtick": tick_step(len(labels), most), "tick0": 0, "range": ends}
+    names = {"categoryorder": "array", "categoryarray": labels.tolist()}
+    return {"type": "category", "tickangle": 0, **names, "range": [-0.5, len(labels) - 0.5]}
 
 
 def _span(z: Float[np.ndarray, "*axes"], symmetric: bool) -> tuple[float, float]:
