@@ -29,7 +29,7 @@ from .lens import first_correct_layer, lens_accuracy
 from .maps import attention_maps, maps
 from .prediction import accuracy, correct_probability
 from .profile import profile
-from .reading import names
+from .reading import n_classes, names
 from .sections import SECTIONS, section
 from .spectra import corruption_spectra
 from .style import looks
@@ -111,7 +111,7 @@ def _of_their_own(
 ) -> Iterator[tuple[str, str, go.Figure | None]]:
     """Figures made for one variable: name, the variable, the figure if its data are there."""
     data, reference = comparison.data, comparison.reference
-    yield "accuracy", "rank", accuracy(data, comparison.class_names)
+    yield "accuracy", "rank", accuracy(data, n_classes(comparison))
     yield "correct_probability", "correct_probability", correct_probability(data)
     for before, lens in (("", "logit"), ("tuned_", "tuned")):
         first = f"{before}first_correct_layer"

@@ -49,7 +49,8 @@ def draw_lines(
         visible: whether the traces are seen.
         kind: what the rows behind the figure call these lines; empty where all lines are of one kind.
     """
-    values = {"value": means.mean, "ci_low": means.low, "ci_high": means.high, "n": means.n}
+    values = {"value": means.mean, "ci_low": means.low, "ci_high": means.high}
+    values |= {"n": means.n} if means.n.any() else {}
     axes = {"condition": grid.titles, "checkpoint": list(looks), place: places.tolist()}
     add(figure, grid_rows({"kind": [kind], **axes} if kind else axes, values))
     for i, condition in enumerate(grid.titles):

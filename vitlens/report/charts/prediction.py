@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,7 +11,7 @@ from jaxtyping import Float
 
 from .behind import grid_rows, keep
 from .intervals import mean_and_t, wilson
-from .reading import has, n_classes, n_images, names
+from .reading import has, n_images, names
 from .rows import PANEL_PX, Panel, Rows, dots, hover_head
 from .style import columns_px, finish, looks, wrap
 
@@ -21,12 +20,13 @@ N_BINS = 20
 _QUANTILES = (("quarter", 0.25), ("median", 0.5), ("three_quarters", 0.75))
 
 
-def accuracy(data: xr.Dataset, class_names: Sequence[str] | None) -> go.Figure | None:
+def accuracy(data: xr.Dataset, n_classes: int | None) -> go.Figure | None:
     """Top-1, top-5 and top-10 accuracy of each checkpoint under each condition.
 
     Args:
         data: holds `rank` (checkpoint, condition, image), 0 for the top.
-        class_names: tells how many classes there are; a top-k of all classes is left out.
+        n_classes: classes that the model tells apart; a top-k of all classes is left out. With None every k
+            is shown.
 
     Returns:
         The figure; None without `rank`.
@@ -37,7 +37,7 @@ def accuracy(data: xr.Dataset, class_names: Sequence[str] | None) -> go.Figure |
     rank = data["rank"].transpose("condition", "checkpoint", "image").values.astype(np.float64)
     n = np.isfinite(rank).sum(-1).astype(np.float64)
     panels = []
-    for k in (k for k in TOP_K if k == 1 or k < n_classes(data, class_names)):
+    for k in (k for k in TOP_K if n_classes is None or k < n_classes or k == 1):
         hits = (rank < k).sum(-1).astype(np.float64)
         low, high = wilson(hits, n)
         with np.errstate(invalid="ignore"):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from ..protocol import ComparisonLike
+
 
 def names(data: xr.Dataset, dim: str) -> list[str]:
     """The labels of one axis, as text."""
@@ -18,12 +20,13 @@ def has(data: xr.Dataset, *variables: str) -> bool:
     return all(name in data and bool(np.isfinite(data[name].values).any()) for name in variables)
 
 
-def n_classes(data: xr.Dataset, class_names: Sequence[str] | None) -> int:
-    """How many classes there are; without their names, as many as the values tell of."""
-    if class_names is not None:
-        return len(class_names)
-    seen = [float(np.nanmax(data[name].values)) for name in ("label", "predicted", "rank") if has(data, name)]
-    return int(max(seen)) + 1
+def n_classes(comparison: ComparisonLike) -> int | None:
+    """How many classes the models tell apart: the comparison's own number, else that of the names.
+
+    None where neither is known, as a summary has it: then no top-k can be told to be of all classes.
+    """
+    own = getattr(comparison, "n_classes", None)
+    return own or (len(comparison.class_names) if comparison.class_names is not None else None)
 
 
 def clean_first(conditions: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from .pictures import picture_uri
 from .reading import clean_first, names
-from .style import CHARACTER_PX, LINE_PX, escape, lines, wrap
+from .style import CHARACTER_PX, LINE_PX, escape, lines, n_columns, wrap
 
 CELL_PX = 150.0
 GAP_PX = 18.0
@@ -130,11 +130,12 @@ class Sheet:
             middle = self.left(column) + CELL_PX / 2 / self.inner_px
             said.append(_text(f"<b>{wrap(name, CELL_COLUMNS)}</b>", middle, 1.0, "center", "bottom"))
         for row, image in enumerate(self.images):
-            head = image
+            of_class = ""
             if "label" in self.examples:
-                head += f" · {self.class_name(self.examples['label'].isel(image=row))}"
+                of_class = f" · {self.class_name(self.examples['label'].isel(image=row))}"
             room = int(self.inner_px / CHARACTER_PX)
-            said.append(_text(wrap(head, room, 1), 0.0, self.top(row, HEAD_PX - 4), "left", "bottom"))
+            head = escape(_fitted(image, of_class, room))
+            said.append(_text(head, 0.0, self.top(row, HEAD_PX - 4), "left", "bottom"))
             if self.first_map and not self.has_picture(self.conditions[at], row):
                 middle, high = CELL_PX / 2 / self.inner_px, self.top(row, HEAD_PX + self.cell_px / 2)
                 said.append(_text("no picture kept", middle, high, "center", "middle"))
@@ -169,6 +170,21 @@ class Sheet:
         if self.class_names is not None and 0 <= number < len(self.class_names):
             return str(self.class_names[number])
         return f"class {number}"
+
+
+def _fitted(image: str, of_class: str, room: int) -> str:
+    """An image's name and class in one line: where they are too long the folder goes first, then the class.
+
+    Example:
+        >>> _fitted("long_folder/7.png", " · terrier", 18)
+        '…/7.png · terrier'
+        >>> _fitted("long_folder/7.png", " · American Staffordshire terrier", 18)
+        '…/7.png · America…'
+    """
+    _, slash, file = image.rpartition("/")
+    if slash and n_columns(image + of_class) > room:
+        image = f"…/{file}"
+    return lines(image + of_class, room, 1)[0]
 
 
 def _text(text: str, x: float, y: float, xanchor: str, yanchor: str) -> dict[str, object]:

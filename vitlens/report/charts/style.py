@@ -169,10 +169,11 @@ def template(dark: bool = False) -> go.layout.Template:
 
 
 def legend_rows(names: Sequence[str], width_px: float) -> int:
-    """Rows that a horizontal legend needs at a width; plotly gives every entry the widest one's room."""
+    """Lines of text that a horizontal legend needs at a width; plotly gives every entry the widest's room."""
     widest = max(max(n_columns(line) for line in name.split("<br>")) for name in names)
     n_per_row = max(1, int(width_px // (50 + columns_px(widest))))
-    return math.ceil(len(names) / n_per_row) * max(name.count("<br>") + 1 for name in names)
+    rows = [names[start : start + n_per_row] for start in range(0, len(names), n_per_row)]
+    return sum(max(name.count("<br>") + 1 for name in row) for row in rows)
 
 
 def finish(

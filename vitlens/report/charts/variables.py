@@ -28,6 +28,15 @@ PLACE_WORDS = {
 }
 
 _CLASS_NUMBERS = ("label", "predicted")
+_OF_THE_STUDY = frozenset(
+    {
+        "rank",
+        "correct_probability",
+        "first_correct_layer",
+        "tuned_first_correct_layer",
+        "attention_entropy_nats",
+    }
+)
 _SHARES = ("share", "proportion", "fraction", "accuracy")
 _BARE = ("", "probability", "cosine", "count")
 _TITLE_COLUMNS = 140
@@ -70,7 +79,7 @@ class Means(NamedTuple):
         mean: NaN where no image has a value.
         low: lower ends of the 95 % intervals; NaN where there is none.
         high: upper ends.
-        n: images that have a value.
+        n: images that have a value; 0 where that is not known.
     """
 
     mean: Float[np.ndarray, "*axes"]
@@ -145,14 +154,15 @@ class Quantity:
             *dims: of the result, in this order.
 
         Returns:
-            The means; `n` is 0 where there are no images.
+            The means; `n` is 0 where it is not known how many images there are.
         """
         if not self.is_per_image:
             mean = self.factor * self.values.transpose(*dims).values.astype(np.float64)
             half = np.full_like(mean, np.nan)
             if self.error is not None:
                 half = Z * self.factor * self.error.transpose(*dims).values.astype(np.float64)
-            return Means(mean, mean - half, mean + half, np.zeros_like(mean))
+            n = np.full_like(mean, float(self.values.attrs.get("n_images", 0)))
+            return Means(mean, mean - half, mean + half, n)
         values = self.values.transpose(*dims, "image").values
         rows = values.reshape(-1, values.shape[-1])
         # Some rows at a time, so that no copy of all values in double precision is ever held.
@@ -220,6 +230,24 @@ def quantity(data: xr.Dataset, name: str) -> Quantity:
         values=values,
         error=data[f"{name}_se"] if f"{name}_se" in data and "image" not in values.dims else None,
     )
+
+
+def titles(data: xr.Dataset) -> dict[str, str]:
+    """What the variables that say it themselves are called in their figures, plain text.
+
+    The study's own variables are left out: their figures' titles and their metrics' names are made for them.
+    """
+    said = [str(name) for name, values in data.items() if _long_name(values)]
+    return {name: quantity(data, name).words for name in said if name not in _OF_THE_STUDY}
+
+
+def definition(values: xr.DataArray) -> str:
+    """What a variable is, in a sentence or two, from its attributes; empty if it says nothing."""
+    told = " ".join(str(values.attrs.get("description", "")).split()) or _long_name(values)
+    unit = str(values.attrs.get("units", ""))
+    if told and unit not in (*_BARE, *_SHARES, "1"):
+        told = f"{told.rstrip('.')}. In {unit}."
+    return told if not told or told.endswith(".") else f"{told}."
 
 
 def _long_name(values: xr.DataArray) -> str:
