@@ -132,6 +132,13 @@ def test_a_table_sorts_by_a_click_and_by_a_key(page):
     assert [float(value) for value in column(page, "summary-table", "difference")] == rising[::-1]
 
 
+def test_the_last_column_sorts_too(page):
+    page.locator("#summary-table th button").last.click()
+    n = [float(value) for value in column(page, "summary-table", "n")]
+    assert n == sorted(n)
+    assert page.locator("#summary-table thead th").last.get_attribute("aria-sort") == "ascending"
+
+
 def test_what_has_no_value_stands_last_whichever_the_way(page):
     button = page.locator("#summary-table th button", has_text="adjusted p")
     for _ in range(2):

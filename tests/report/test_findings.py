@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from vitlens.report.findings import Links, findings_html
+from vitlens.report.tables import summary_table
+from vitlens.report.wording import Spoken
 
 from .made import SUMMARY_COLUMNS
 
-UNITS = {"top1_accuracy": "share", "gain": "nats"}
+SPOKEN = Spoken({"top1_accuracy": "share", "gain": "nats"})
 
 
 def row(metric, condition, difference, verdict, *, margin=np.nan, layer=pd.NA, head=pd.NA, p=0.01):
@@ -22,7 +24,7 @@ def table(*rows):
 
 def say(rows, pools=()):
     links = Links({"top1_accuracy": "figure-1-accuracy"}.get, frozenset(rows.index))
-    return findings_html(rows, UNITS, links, pools=pools)
+    return findings_html(rows, SPOKEN, links, pools=pools)
 
 
 def part(text, heading):
@@ -93,3 +95,50 @@ def test_what_was_not_tested_is_named():
     text = say(table(row("gain", "clean", 0.0, "undecided", p=np.nan)))
     assert "No difference was tested." in text
     assert "Not tested (exploratory): Gain." in text
+
+
+def test_a_metric_with_a_margin_is_told_however_it_ended():
+    text = say(
+        table(
+            row("gain", "clean", 0.001, "equivalent", margin=0.1, p=np.nan),
+            row("gain", "fog@3", 0.2, "undecided", margin=0.1, p=np.nan),
+        )
+    )
+    assert "fog@3" in part(text, "What is undecided")
+    assert "not shown to lie within ±0.100" in part(text, "What is undecided")
+    assert ">1 equivalent</span>" in text
+    assert ">1 undecided</span>" in text
+    assert "of 2 tested differences" in text
+
+
+def test_the_tally_counts_the_maps_beside_the_differences():
+    cells = [row("gain", "clean", 0.1, "changed", layer=0, head=head) for head in range(2)]
+    cells += [row("gain", "fog@3", 0.1, "undecided", layer=0, head=head, p=0.5) for head in range(2)]
+    text = say(table(row("top1_accuracy", "clean", 0.0, "undecided", p=0.5), *cells))
+    assert "of 1 tested difference (a metric under a condition)" in text
+    assert "Besides, of 2 maps over layers or heads (a metric under a condition), 1 changed somewhere" in text
+    alone = say(table(*cells))
+    assert "Of 2 maps" in alone
+    assert "No difference was tested" not in alone
+
+
+def test_a_metric_is_called_by_the_title_of_its_figure():
+    rows = table(row("gain[cls]", "clean", 0.1, "changed"))
+    spoken = Spoken(titles={"gain": "How much <was> gained"})
+    text = findings_html(rows, spoken, Links({}.get))
+    assert "<strong>How much &lt;was&gt; gained (class token)</strong>" in text
+    assert "How much &lt;was&gt; gained (class token)" in summary_table(rows, spoken, 0.95)
+
+
+@pytest.mark.parametrize("with_margin", [False, True])
+@pytest.mark.parametrize("with_effect", [False, True])
+@pytest.mark.parametrize("with_places", [False, True])
+def test_a_table_has_a_head_over_each_of_its_cells(with_margin, with_effect, with_places):
+    at = {"layer": 1, "head": 2} if with_places else {}
+    rows = table(row("gain", "clean", 0.1, "changed", margin=0.1 if with_margin else np.nan, **at))
+    if with_effect:
+        rows["effect_size"] = 0.3
+    text = summary_table(rows, SPOKEN, 0.95)
+    head, _, body = text.partition("<tbody>")
+    n_cells = 10 + with_margin + with_effect + 2 * with_places
+    assert head.count('<th scope="col"') == body.count("<t") - body.count("<tr") == n_cells

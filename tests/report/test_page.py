@@ -16,6 +16,7 @@ from vitlens import report
 from vitlens.errors import ComparisonError
 from vitlens.report.shell import asset
 from vitlens.report.summary_tables import N_CELLS, cells_html, rows_json
+from vitlens.report.wording import Spoken
 
 from .made import made_comparison
 from .made_gallery import made_gallery
@@ -115,7 +116,7 @@ def test_the_table_has_each_scalar_row_and_each_can_be_linked_to(comparison, pag
 def test_of_very_many_cells_the_surest_are_shown_and_all_can_be_saved(deit_comparison):
     rows = deit_comparison.summary().reset_index(drop=True)
     cells = rows[rows["layer"].notna()]
-    shown = cells_html(rows, {})
+    shown = cells_html(rows, Spoken())
     assert f"{len(cells):,} rows over layers and heads; here the {N_CELLS:,}" in shown
     assert shown.count("<tr ") == N_CELLS
     surest = cells["p_adjusted"].sort_values().iloc[N_CELLS - 1]
@@ -226,12 +227,49 @@ def test_each_figure_says_the_definition_of_what_it_shows(page):
     assert "200 images per condition" in figure
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_has_a_contrast_of_four_and_a_half_to_one(dark):
+def test_a_place_on_the_stream_is_defined_by_its_variable(comparison, tmp_path):
+    attributes = {"units": "nats", "long_name": "Entropy of the lens", "description": "Low where it is sure."}
+    data = comparison.data[["rank", "lens_probability"]].rename(lens_probability="lens_entropy_nats")
+    data["lens_entropy_nats"].attrs = attributes
+    made = dataclasses.replace(comparison, data=data, examples=None, features=None)
+    content = report.write(made, tmp_path / "r.html", summary=comparison.summary()).read_text("utf-8")
+    assert "<dt>Entropy of the lens</dt><dd>Low where it is sure. In nats.</dd>" in content
+    del data["lens_entropy_nats"].attrs["description"]
+    content = report.write(made, tmp_path / "r.html", summary=comparison.summary()).read_text("utf-8")
+    assert "<dd>Entropy of the lens. In nats.</dd>" in content
+
+
+def pooled_page(comparison, folder, rows, pools):
+    rows.attrs["pools"] = pools
+    content = report.write(comparison, folder / "r.html", summary=rows, figures={}).read_text("utf-8")
+    return content[content.index('id="section-summary"') : content.index('id="section-tables"')]
+
+
+def test_a_pool_that_is_called_like_a_condition_is_still_a_pool(comparison, tmp_path):
+    rows = comparison.summary()
+    rows = rows[rows["condition"] == "clean"]
+    text = pooled_page(comparison, tmp_path, rows, {"clean": ["clean", "contrast@5"]})
+    assert "clean is the mean over clean and contrast@5" in text
+
+
+def test_a_pool_of_one_condition_is_said_once(comparison, tmp_path):
+    rows = comparison.summary()
+    same = rows[rows["condition"] == "contrast@5"].assign(condition="unseen")
+    text = pooled_page(
+        comparison, tmp_path, pd.concat([rows, same], ignore_index=True), {"unseen": ["contrast@5"]}
+    )
+    assert "unseen is contrast@5 alone" in text
+    assert ">unseen</a>" not in text
+    assert ">contrast@5</a>" in text
+    alone = pooled_page(comparison, tmp_path, same, {"unseen": ["contrast@5"]})
+    assert ">unseen</a>" in alone
+
+
+@pytest.mark.parametrize("scheme", [0, 1, 2], ids=["light", "dark", "print"])
+def test_text_has_a_contrast_of_four_and_a_half_to_one(scheme):
     schemes = re.findall(r":root \{(.*?)\}", asset("report.css"), re.DOTALL)
     colors = dict(re.findall(r"--(\w+): (#\w{6});", schemes[0]))
-    if dark:
-        colors |= dict(re.findall(r"--(\w+): (#\w{6});", schemes[1]))
+    colors |= dict(re.findall(r"--(\w+): (#\w{6});", schemes[scheme]))
     for text, ground in itertools.product(
         ("ink", "soft", "link", "changed", "equivalent"), ("paper", "band")
     ):

@@ -6,6 +6,7 @@ import pandas as pd
 from vitlens.comparison.transfer import transfer
 from vitlens.report.dictionaries import feature_lines, features_html, similarity_lines
 from vitlens.report.transferred import transfer_html
+from vitlens.report.wording import Spoken
 
 
 def test_transfer_is_said_and_shown_row_by_row(comparison):
@@ -15,21 +16,57 @@ def test_transfer_is_said_and_shown_row_by_row(comparison):
         unseen=["gaussian_noise@3", "contrast@5"],
         metrics=["top1_accuracy"],
     )
-    text = transfer_html(rows, {"top1_accuracy": "share"})
+    text = transfer_html(rows, Spoken({"top1_accuracy": "share"}))
     assert text.count("<tr>") == len(rows) + 1
     contrasts = rows[rows["exposure"] == "seen - unseen"]
     assert text.count("<li>") == len(contrasts)
     for row in contrasts.itertuples():
-        word = "more" if row.gain > 0 else "less"
-        assert f"{row.checkpoint} gained {100 * abs(row.gain):.1f} percentage points" in text
-        assert f" {word} on seen than on unseen conditions." in text
+        if row.p_adjusted < 0.05:
+            word = "more" if row.gain > 0 else "less"
+            size = f"{100 * abs(row.gain):.1f} percentage points"
+            assert f"{row.checkpoint} gained {size} {word} on seen than on unseen conditions (" in text
+        else:
+            assert f"undecided whether {row.checkpoint} gained more on seen or on unseen" in text
     for row in rows.itertuples():
         assert f'data-value="{row.gain:.9g}"' in text
-        assert np.isnan(row.gap_closed) or f'data-value="{row.gap_closed:.9g}"' in text
+        assert np.isnan(row.gap_closed_ci_low) or f'data-value="{row.gap_closed:.9g}"' in text
+
+
+def contrast(metric, gain, p, **further):
+    values = {"gain": gain, "ci_low": gain - 0.1, "ci_high": gain + 0.1, "p_adjusted": p, "n": 9}
+    values |= dict.fromkeys(("gap", "gap_closed", "gap_closed_ci_low", "gap_closed_ci_high"), np.nan)
+    names = {"metric": metric, "exposure": "seen - unseen", "condition": "seen - unseen", "checkpoint": "t"}
+    return pd.DataFrame([names | values | further])
+
+
+def said(rows, **units):
+    return transfer_html(rows, Spoken(units)).partition("</li>")[0]
+
+
+def test_a_difference_of_gains_that_is_not_significant_is_undecided():
+    rows = contrast("top1_accuracy", 0.05, 0.04)
+    assert "gained 5.0 percentage points more on seen" in said(rows, top1_accuracy="share")
+    rows.attrs["level"] = 0.99
+    assert "undecided whether t gained more" in said(rows, top1_accuracy="share")
+    assert "+5.0 percentage points; seen minus unseen [" in said(rows, top1_accuracy="share")
+    assert "undecided" in said(contrast("top1_accuracy", 0.0, np.nan), top1_accuracy="share")
+
+
+def test_of_a_layer_nothing_is_gained():
+    layers = {"first_correct_layer": "resid_layer"}
+    text = said(contrast("first_correct_layer", -1.5, 0.001), **layers)
+    assert "First correct layer: t moved 1.50 layers lower on seen than on unseen conditions (" in text
+    assert "gained" not in text
+    assert "moved further" in said(contrast("first_correct_layer", -1.5, 0.5), **layers)
+
+
+def test_a_share_of_a_gap_that_is_not_told_from_0_is_left_out():
+    rows = contrast("top1_accuracy", 0.05, 0.04, gap=0.004, gap_closed=11.805)
+    assert "1180" not in transfer_html(rows, Spoken({"top1_accuracy": "share"}))
 
 
 def test_without_rows_there_is_no_section():
-    assert transfer_html(None, {}) == ""
+    assert transfer_html(None, Spoken()) == ""
     assert features_html(None) == ""
     assert similarity_lines(None) == []
 

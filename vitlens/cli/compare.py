@@ -254,9 +254,9 @@ def _write(
 
 
 def _table(summary: pd.DataFrame) -> str:
-    """What was tested or found equivalent, a line each."""
+    """What was tested, for a change or against a margin, a line each."""
     is_scalar = summary["layer"].isna() & summary["head"].isna()
-    is_decided = summary["p_adjusted"].notna() | (summary["verdict"] != "undecided")
+    is_decided = summary["p_adjusted"].notna() | summary["margin"].notna()
     rows = summary[is_scalar & is_decided]
     if rows.empty:
         return "Nothing was tested: no metric is among --primary, and none has a --margin.\n"

@@ -58,7 +58,7 @@ def html(data: xr.Dataset, reference: str, rows: pd.DataFrame) -> str:
     Returns:
         HTML without scripts or styles of the page's own.
     """
-    tested = rows[rows["p_adjusted"].notna() | (rows["verdict"] != "undecided")]
+    tested = rows[rows["p_adjusted"].notna() | rows["margin"].notna()]
     counts = tested["verdict"].value_counts()
     ended = ", ".join(f"{n} {markup.escape(str(verdict))}" for verdict, n in counts.items())
     # What was tested comes first: a notebook shows no more than a part.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 KIND_WORDS = {
     "cls": "class token",
@@ -23,18 +24,26 @@ def kind_words(kind: object) -> str:
     return KIND_WORDS.get(str(kind), str(kind))
 
 
-def metric_words(metric: str) -> str:
+def metric_words(metric: str, titles: Mapping[str, str] | None = None) -> str:
     """A metric's name as one says it.
+
+    Args:
+        metric: as it stands in a summary.
+        titles: of variables, by name; a metric of one that is among them is called by its title.
+
+    Returns:
+        The words, plain text.
 
     Example:
         >>> metric_words("top5_accuracy"), metric_words("attention_entropy_nats[cls]")
         ('Top-5 accuracy', 'Attention entropy (class token)')
+        >>> metric_words("speed[cls]", {"speed": "How fast it is"})
+        'How fast it is (class token)'
     """
     name, kind = re.fullmatch(r"(.*?)(?:\[(.*)\])?", metric, re.DOTALL).groups()  # type: ignore[union-attr]
-    name = re.sub(r"^top(\d+)_", r"top-\1 ", name.removesuffix("_nats")).replace("_", " ")
-    if kind is not None:
-        name += f" ({kind_words(kind)})"
-    return name[:1].upper() + name[1:]
+    spoken = re.sub(r"^top(\d+)_", r"top-\1 ", name.removesuffix("_nats")).replace("_", " ")
+    said = (titles or {}).get(name, spoken[:1].upper() + spoken[1:])
+    return said if kind is None else f"{said} ({kind_words(kind)})"
 
 
 def p_words(p: float) -> str:

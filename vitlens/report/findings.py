@@ -9,9 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.words import metric_words
 from .tables import VERDICTS, row_id
-from .wording import Numbers, joined
+from .wording import Numbers, Spoken, joined
 
 N_SAID = 3
 """Conditions that a sentence names; the others stand folded beside it."""
@@ -42,18 +41,17 @@ class Links:
     rows: frozenset[Any] = frozenset()
 
 
-def findings_html(
-    summary: pd.DataFrame, units: Mapping[str, str], links: Links, *, pools: Sequence[str] = ()
-) -> str:
+def findings_html(summary: pd.DataFrame, spoken: Spoken, links: Links, *, pools: Sequence[str] = ()) -> str:
     """Say what changed, what is equivalent and what is undecided, for each checkpoint.
 
-    A metric is spoken of where it was tested (it has an adjusted p) or found equivalent within a margin. The
-    others are exploratory: they are named, and their intervals left to the table. Of a metric's conditions
-    the pools come first, then those that moved most; a few are said and the others folded.
+    A metric is spoken of where it was tested: for a change (it has an adjusted p), or against a margin,
+    however that ended. The others are exploratory: they are named, and their intervals left to the table. Of
+    a metric's conditions the pools come first, then those that moved most; a few are said and the others
+    folded.
 
     Args:
         summary: the rows of a comparison's summary.
-        units: unit of each metric, by its name.
+        spoken: names and units of the metrics.
         links: to the figures and rows.
         pools: conditions that are several conditions together.
 
@@ -65,37 +63,49 @@ def findings_html(
         rows = summary[summary["checkpoint"] == checkpoint]
         is_scalar = rows["layer"].isna() & rows["head"].isna()
         scalar, maps = rows[is_scalar], rows[~is_scalar]
-        decided = scalar[scalar["p_adjusted"].notna() | (scalar["verdict"] != "undecided")]
-        teller = _Teller(units, links, frozenset(pools))
+        decided = scalar[scalar["p_adjusted"].notna() | scalar["margin"].notna()]
+        teller = _Teller(spoken, links, frozenset(pools))
         parts.append(
             f"<h3>{html.escape(str(checkpoint))} against {html.escape(str(rows['reference'].iloc[0]))}</h3>\n"
-            + _tally(decided)
+            + _tally(decided, maps)
             + "".join(teller.group(verdict, decided, maps) for verdict in VERDICTS)
-            + _exploratory(scalar, decided)
+            + _exploratory(scalar, decided, spoken)
         )
     return "\n".join(parts)
 
 
-def _tally(decided: pd.DataFrame) -> str:
-    """How many differences were tested, and how the tests ended."""
+def _tally(decided: pd.DataFrame, maps: pd.DataFrame) -> str:
+    """How many differences were tested, and how the tests ended; and of the maps, how many changed."""
+    said = []
     n = len(decided)
-    if not n:
+    if n:
+        count = decided["verdict"].value_counts()
+        ends = " ".join(
+            f'<span class="badge {verdict}">{int(count.get(verdict, 0))} {verdict}</span>'
+            for verdict in VERDICTS
+        )
+        said.append(
+            f'{ends} <span class="soft">of {n} tested difference{"" if n == 1 else "s"} '
+            "(a metric under a condition)</span>"
+        )
+    if len(maps):
+        changed = maps["verdict"].eq("changed").groupby([maps["metric"], maps["condition"]]).any()
+        n = len(changed)
+        said.append(
+            f'<span class="soft">{"Besides, of" if said else "Of"} {n} map{"" if n == 1 else "s"} over '
+            f"layers or heads (a metric under a condition), {int(changed.sum()) or 'none'} changed "
+            "somewhere</span>"
+        )
+    if not said:
         return "<p>No difference was tested.</p>"
-    count = decided["verdict"].value_counts()
-    ends = " ".join(
-        f'<span class="badge {verdict}">{int(count.get(verdict, 0))} {verdict}</span>' for verdict in VERDICTS
-    )
-    return (
-        f'<p class="tally">{ends} <span class="soft">of {n} tested difference{"" if n == 1 else "s"} '
-        "(a metric under a condition)</span></p>\n"
-    )
+    return "".join(f'<p class="tally">{line}</p>\n' for line in said)
 
 
-def _exploratory(scalar: pd.DataFrame, decided: pd.DataFrame) -> str:
+def _exploratory(scalar: pd.DataFrame, decided: pd.DataFrame, spoken: Spoken) -> str:
     rest = scalar["metric"][~scalar["metric"].isin(decided["metric"])].drop_duplicates()
     if not len(rest):
         return ""
-    said = joined([html.escape(metric_words(name)) for name in rest])
+    said = joined([html.escape(spoken.words(name)) for name in rest])
     return f'<p class="soft">Not tested (exploratory): {said}. Their intervals stand in the table.</p>\n'
 
 
@@ -103,7 +113,7 @@ def _exploratory(scalar: pd.DataFrame, decided: pd.DataFrame) -> str:
 class _Teller:
     """Writes the findings of one checkpoint."""
 
-    units: Mapping[str, str]
+    spoken: Spoken
     links: Links
     pools: frozenset[str]
 
@@ -136,7 +146,7 @@ class _Teller:
 
     def _scalar(self, metric: Any, rows: pd.DataFrame) -> str:
         """One metric under some conditions of one verdict."""
-        numbers = Numbers(self.units.get(str(metric), ""))
+        numbers = self.spoken.numbers(metric)
         verdict = rows["verdict"].iloc[0]
         if verdict == "changed":
             ways = [("rose", rows[rows["difference"] > 0]), ("fell", rows[rows["difference"] < 0])]
@@ -169,7 +179,7 @@ class _Teller:
 
     def _map(self, metric: Any, rows: pd.DataFrame, verdict: str) -> str:
         """One metric over layers and heads: how many cells have a verdict, and the largest change."""
-        numbers = Numbers(self.units.get(str(metric), ""))
+        numbers = self.spoken.numbers(metric)
         cell = "head" if rows["head"].notna().any() else "layer"
         counts = [
             (int((some["verdict"] == verdict).sum()), len(some), str(condition))
@@ -193,7 +203,7 @@ class _Teller:
         return f"<li>{self._metric(metric)}: {said}</li>"
 
     def _metric(self, metric: Any) -> str:
-        words = f"<strong>{html.escape(metric_words(str(metric)))}</strong>"
+        words = f"<strong>{html.escape(self.spoken.words(metric))}</strong>"
         figure = self.links.figure(str(metric))
         return f'<a class="to-figure" href="#{figure}">{words}</a>' if figure else words
 
@@ -211,6 +221,7 @@ def _change(row: Mapping[str, Any], numbers: Numbers) -> str:
     parts = [numbers.difference(row["difference"]), interval, numbers.difference_unit]
     by = " ".join(part for part in parts if part)
     said = f"{numbers.value(row['value_reference'])} to {numbers.value(row['value'])}: {by}"
-    if row["verdict"] == "equivalent":
-        said += f", within ±{numbers.difference(row['margin']).lstrip('+')}"
+    if pd.notna(row["margin"]) and row["verdict"] != "changed":
+        where = "within" if row["verdict"] == "equivalent" else "not shown to lie within"
+        said += f", {where} ±{numbers.difference(row['margin']).lstrip('+')}"
     return said

@@ -11,16 +11,17 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+import xarray as xr
 from plotly.offline import get_plotlyjs
 
 from .. import files
 from ..comparison.metrics import Metric, per_image_metrics
-from ..comparison.words import metric_words
 from ..errors import ComparisonError
 from .charts import figures as draw
-from .charts.reading import n_images, names
+from .charts.reading import n_classes, n_images, names
 from .charts.sections import FURTHER, SECTIONS
 from .charts.style import template
+from .charts.variables import definition, is_drawable, titles
 from .corruptions import corruptions_html
 from .dictionaries import feature_lines, features_html, similarity_lines
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
@@ -30,7 +31,7 @@ from .shell import PAGE, Section, asset, body, contents, data_block
 from .summary_tables import cells_html, rows_json, scalars_html
 from .tables import provenance_table
 from .transferred import transfer_html
-from .wording import joined, metric_variable
+from .wording import Spoken, joined, metric_variable
 
 
 def write(
@@ -93,19 +94,19 @@ def write(
     summary.attrs = {**attributes, "level": level}
     if figures is None:
         figures = draw(comparison, summary)
-    metrics = per_image_metrics(comparison.data)
-    units = {metric.name: metric.unit for metric in metrics}
+    metrics = per_image_metrics(comparison.data, n_classes=n_classes(comparison))
+    spoken = Spoken({metric.name: metric.unit for metric in metrics}, titles(comparison.data))
     shown = _Shown(figures)
     galleries, rules = _galleries(comparison)
     extra = {
         "Features": features_html(comparison.features, _table_of(comparison, "similarity")) + galleries,
         "Corruptions": corruptions_html(comparison.data, comparison.examples),
-        "Transfer": transfer_html(_table_of(comparison, "transfer"), units),
+        "Transfer": transfer_html(_table_of(comparison, "transfer"), spoken),
     }
     sections = [
-        Section("Summary", _summary(comparison, summary, units, shown)),
-        *shown.sections(extra, _definitions(metrics)),
-        Section("Tables", scalars_html(summary, units) + cells_html(summary, units)),
+        Section("Summary", _summary(comparison, summary, spoken, shown)),
+        *shown.sections(extra, _definitions(comparison.data, metrics, spoken)),
+        Section("Tables", scalars_html(summary, spoken) + cells_html(summary, spoken)),
         Section("Provenance", _provenance(comparison.provenance)),
     ]
     sections = [section for section in sections if section.text]
@@ -208,15 +209,16 @@ def _subject(comparison: ComparisonLike) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def _summary(
-    comparison: ComparisonLike, summary: pd.DataFrame, units: Mapping[str, str], shown: _Shown
-) -> str:
-    """The findings in words; conditions that the data do not have are pools of several."""
-    known = {*names(comparison.data, "condition")}
-    pools = [str(name) for name in summary["condition"].unique() if name not in known]
-    is_scalar = summary["layer"].isna() & summary["head"].isna()
-    links = Links(shown.of_metric, frozenset(summary.index[is_scalar]))
-    said = findings_html(summary, units, links, pools=pools) + _pooled(pools, summary.attrs.get("pools"))
+def _summary(comparison: ComparisonLike, summary: pd.DataFrame, spoken: Spoken, shown: _Shown) -> str:
+    """The findings in words."""
+    pools = _pools(comparison, summary)
+    conditions = {str(name) for name in summary["condition"].unique()} - {*pools}
+    # A pool of one condition has that condition's rows word for word: they are said once.
+    alone = [name for name, members in pools.items() if len(members) == 1 and members[0] in conditions]
+    told = summary[~summary["condition"].isin(alone)]
+    is_scalar = told["layer"].isna() & told["head"].isna()
+    links = Links(shown.of_metric, frozenset(told.index[is_scalar]))
+    said = findings_html(told, spoken, links, pools=[*pools]) + _pooled(pools)
     if said:
         level = f"{100 * summary.attrs['level']:g} % intervals of the difference, paired over images"
         said = f'<p class="soft">In brackets: {level}.</p>\n{said}'
@@ -228,20 +230,49 @@ def _summary(
     return f"{said}\n<h3>{heading}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in alike)}</ul>"
 
 
-def _pooled(pools: Sequence[str], members: Any) -> str:
+def _pools(comparison: ComparisonLike, summary: pd.DataFrame) -> dict[str, list[str]]:
+    """The summary's pools with their conditions, none where it does not say them.
+
+    A frame that does not say its pools, such as one read from a file, has those that are no conditions.
+    """
+    found = [str(name) for name in summary["condition"].unique()]
+    said = summary.attrs.get("pools")
+    if isinstance(said, Mapping):
+        return {name: [str(member) for member in said[name]] for name in found if name in said}
+    known = {*names(comparison.data, "condition")}
+    return {name: [] for name in found if name not in known}
+
+
+def _pooled(pools: Mapping[str, Sequence[str]]) -> str:
     """What the pools stand for."""
-    if not pools or not isinstance(members, Mapping):
+    said = [
+        f"{name} is {members[0]} alone"
+        if len(members) == 1
+        else f"{name} is the mean over {joined([*members])}"
+        for name, members in pools.items()
+        if members
+    ]
+    if not said:
         return ""
-    said = [f"{name} is the mean over {joined(list(map(str, members.get(name, ()))))}" for name in pools]
     return f'<p class="soft">Pooled conditions, of each image: {html.escape("; ".join(said))}.</p>'
 
 
-def _definitions(metrics: Sequence[Metric]) -> dict[str, list[tuple[str, str]]]:
-    """Variable -> the metrics made from it, in words: name and description."""
+def _definitions(
+    data: xr.Dataset, metrics: Sequence[Metric], spoken: Spoken
+) -> dict[str, list[tuple[str, str]]]:
+    """Variable -> what is made from it, in words: name and definition.
+
+    A variable of which no metric is made, such as one over `resid_layer`, defines itself.
+    """
     defined: dict[str, list[tuple[str, str]]] = {}
     for metric in metrics:
-        words = (metric_words(metric.name), " ".join(metric.description.split()))
-        defined.setdefault(metric_variable(metric.name), []).append(words)
+        variable = metric_variable(metric.name)
+        own = definition(data[variable]) if variable in spoken.titles else ""
+        words = own or " ".join(metric.description.split())
+        defined.setdefault(variable, []).append((spoken.words(metric.name), words))
+    for name, title in spoken.titles.items():
+        if name not in defined and is_drawable(data[name]):
+            defined[name] = [(title, definition(data[name]))]
     return defined
 
 

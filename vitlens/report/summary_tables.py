@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from ..comparison.words import metric_words
 from .tables import VERDICTS, filters, summary_table
+from .wording import Spoken
 
 N_CELLS = 400
 """Rows over layers and heads that the page shows; all of them can be saved."""
@@ -23,17 +22,17 @@ _READ = (
 _SAVE = '<p class="tools"><button type="button" class="save-summary" hidden>All rows (CSV)</button></p>\n'
 
 
-def scalars_html(summary: pd.DataFrame, units: Mapping[str, str]) -> str:
+def scalars_html(summary: pd.DataFrame, spoken: Spoken) -> str:
     """The rows that are no map over layers or heads, and how to read them; empty without any."""
     rows = summary[summary["layer"].isna() & summary["head"].isna()]
     if not len(rows):
         return ""
     return (
-        _READ + _SAVE + _filtered("summary-table", "Summary table", rows, units, _level(summary), link=True)
+        _READ + _SAVE + _filtered("summary-table", "Summary table", rows, spoken, _level(summary), link=True)
     )
 
 
-def cells_html(summary: pd.DataFrame, units: Mapping[str, str]) -> str:
+def cells_html(summary: pd.DataFrame, spoken: Spoken) -> str:
     """The rows over layers and heads, folded; of very many those that differ most surely."""
     rows = summary[summary["layer"].notna() | summary["head"].notna()]
     if not len(rows):
@@ -50,7 +49,7 @@ def cells_html(summary: pd.DataFrame, units: Mapping[str, str]) -> str:
         if n > N_CELLS
         else ""
     )
-    table = _filtered("cells-table", "Layers and heads", rows, units, _level(summary), link=False)
+    table = _filtered("cells-table", "Layers and heads", rows, spoken, _level(summary), link=False)
     return f"\n<details><summary>{said}</summary>\n{table}</details>"
 
 
@@ -61,11 +60,11 @@ def rows_json(summary: pd.DataFrame) -> str:
 
 
 def _filtered(
-    element: str, label: str, rows: pd.DataFrame, units: Mapping[str, str], level: float, *, link: bool
+    element: str, label: str, rows: pd.DataFrame, spoken: Spoken, level: float, *, link: bool
 ) -> str:
-    metrics = [metric_words(str(name)) for name in rows["metric"].drop_duplicates()]
+    metrics = [spoken.words(name) for name in rows["metric"].drop_duplicates()]
     verdicts = [verdict for verdict in VERDICTS if (rows["verdict"] == verdict).any()]
-    table = summary_table(rows, units, level, link=link)
+    table = summary_table(rows, spoken, level, link=link)
     return (
         filters(element, metrics, verdicts, len(rows))
         + f'\n<div class="scroll tall" id="{element}" tabindex="0" role="region" aria-label="{label}">'

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.words import metric_words, p_words
-from .wording import MINUS, Numbers
+from ..comparison.words import p_words
+from .wording import MINUS, Spoken
 
 VERDICTS = ("changed", "equivalent", "undecided")
 
@@ -20,12 +20,12 @@ def row_id(label: Any) -> str:
     return f"row-{label}"
 
 
-def summary_table(summary: pd.DataFrame, units: Mapping[str, str], level: float, *, link: bool = True) -> str:
+def summary_table(summary: pd.DataFrame, spoken: Spoken, level: float, *, link: bool = True) -> str:
     """Rows of a summary as an HTML table; every cell says what to sort it by.
 
     Args:
         summary: rows, with `layer` and `head` shown where any row has them.
-        units: unit of each metric, by its name.
+        spoken: names and units of the metrics.
         level: confidence level of the intervals.
         link: whether each row has an element that can be linked to.
 
@@ -41,15 +41,10 @@ def summary_table(summary: pd.DataFrame, units: Mapping[str, str], level: float,
     numbers += ["effect size"] if has_effect else []
     has_margin = bool(summary["margin"].notna().any())
     numbers += ["margin"] if has_margin else []
-    has_margin = bool(summary["margin"].notna().any())
-    numbers += ["margin"] if has_margin else []
     heads = [head_cell(title, is_number=title in places) for title in titles]
     heads += [head_cell(title, is_number=True) for title in numbers]
     heads.append(head_cell("n", is_number=True))
-    written = {metric: Numbers(units.get(str(metric), "")) for metric in summary["metric"].unique()}
-    rows = "".join(
-        _row(row, written[row["metric"]], places, (has_effect, has_margin), link) for row in _records(summary)
-    )
+    rows = "".join(_row(row, spoken, places, (has_effect, has_margin), link) for row in _records(summary))
     return f'<table class="sortable"><thead><tr>{"".join(heads)}</tr></thead><tbody>{rows}</tbody></table>'
 
 
@@ -59,11 +54,12 @@ def _records(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _row(
-    row: Mapping[str, Any], numbers: Numbers, places: Sequence[str], has: tuple[bool, bool], link: bool
+    row: Mapping[str, Any], spoken: Spoken, places: Sequence[str], has: tuple[bool, bool], link: bool
 ) -> str:
+    numbers = spoken.numbers(row["metric"])
     has_effect, has_margin = has
     verdict = html.escape(str(row["verdict"]))
-    metric = html.escape(metric_words(str(row["metric"])))
+    metric = html.escape(spoken.words(row["metric"]))
     shown_unit = html.escape(numbers.difference_unit.removeprefix("percentage "))
     unit = f'<span class="unit">, {shown_unit}</span>' if shown_unit else ""
     cells = [f'<th scope="row">{metric}{unit}</th>']

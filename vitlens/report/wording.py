@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..comparison.words import metric_words
 
 MINUS = "−"
 
@@ -80,6 +83,32 @@ class Numbers:
         else:
             text = f"{abs(value):.4g}"
         return (MINUS if value < 0 and float(text.replace("∞", "inf")) else "") + text
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What the metrics of a summary are called, and how their values are written.
+
+    Attributes:
+        units: unit of each metric, by its name.
+        titles: of variables, as their figures have them; a metric of another is called by its name.
+    """
+
+    units: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def words(self, metric: object) -> str:
+        """A metric as one says it, plain text.
+
+        Example:
+            >>> Spoken(titles={"speed": "How fast it is"}).words("speed")
+            'How fast it is'
+        """
+        return metric_words(str(metric), self.titles)
+
+    def numbers(self, metric: object) -> Numbers:
+        """Writes the values of a metric."""
+        return Numbers(self.units.get(str(metric), ""))
 
 
 def joined(parts: list[str]) -> str:
