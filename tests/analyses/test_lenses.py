@@ -142,7 +142,7 @@ def test_every_variable_says_its_unit_and_its_name():
     data = run(model, drawn(), LogitLens(), TokenLens(), trained(model))
     assert len(data.data_vars) == 15
     for variable in data.data_vars.values():
-        assert set(variable.attrs) == {"units", "long_name"}
+        assert {"units", "long_name"} <= set(variable.attrs) <= {"units", "long_name", "description"}
 
 
 # ---------------------------------------------------------------------- the token lens

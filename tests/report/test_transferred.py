@@ -48,7 +48,9 @@ def test_a_difference_of_gains_that_is_not_significant_is_undecided():
     assert "gained 5.0 percentage points more on seen" in said(rows, top1_accuracy="share")
     rows.attrs["level"] = 0.99
     assert "undecided whether t gained more" in said(rows, top1_accuracy="share")
-    assert "+5.0 percentage points; seen minus unseen [" in said(rows, top1_accuracy="share")
+    assert "seen minus unseen +5.0 [−5.0, +15.0] percentage points, adjusted p .040" in said(
+        rows, top1_accuracy="share"
+    )
     assert "undecided" in said(contrast("top1_accuracy", 0.0, np.nan), top1_accuracy="share")
 
 

@@ -71,7 +71,12 @@ class AttentionDistance:
                 f"attention_distance_{unit}": (
                     ("layer", "head"),
                     distance,
-                    {"units": unit, "long_name": "Attention distance"},
+                    {
+                        "units": unit,
+                        "long_name": "Attention distance",
+                        "description": "Distance from a patch to the patches that its query looks at, "
+                        "weighed by its attention to them; mean over patches.",
+                    },
                 )
                 for unit, distance in (("patches", patches), ("pixels", pixels))
             },

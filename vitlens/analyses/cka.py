@@ -25,6 +25,11 @@ from ..running.analysis import Pass, Reduction, State
 from .representation import check_places, row_of
 
 _MIN_IMAGES = 4
+_DEFINED = (
+    "Centered kernel alignment of the images' representations in both checkpoints, with a linear kernel and "
+    "the unbiased estimator: 1 where they are equal up to rotation and scale, about 0 where they are "
+    "unrelated."
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,12 @@ class CKA:
             raise _too_few(
                 f"{n} images", f"at least {_MIN_IMAGES}: the unbiased estimator has none for fewer"
             )
-        note = {"units": "", "long_name": "Linear CKA with the reference, unbiased", "n_images": n}
+        note = {
+            "units": "",
+            "long_name": "Linear CKA with the reference, unbiased",
+            "description": _DEFINED,
+            "n_images": n,
+        }
         if self.n_groups == 1:
             values = {"cka": (cka_from_moments(groups[0]), note)}
         else:
@@ -119,7 +129,7 @@ class CKA:
                 )
             cka, left_out = _by_place(groups)
             se = grouped_jackknife_se(cka, left_out, sizes)
-            error_note = {**note, "long_name": "Standard error of CKA over images"}
+            error_note = {**note, "long_name": "Standard error of CKA over images", "description": ""}
             values = {"cka": (cka, note), "cka_se": (se, error_note)}
         return xr.Dataset(
             {

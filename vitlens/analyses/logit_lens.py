@@ -19,6 +19,13 @@ from ..names import resid_hook
 from ..running import Reduction, table
 from .prediction import needs_classes
 
+_DEFINED = {
+    "probability": "Probability that the correct class has when the lens reads the residual stream there.",
+    "entropy_nats": "Entropy of the lens's class probabilities: low where it is certain of one class.",
+    "kl_nats": "Kullback-Leibler divergence of the output's class probabilities from the lens's: 0 where the "
+    "lens already says what the output will say.",
+}
+
 
 @dataclass(frozen=True)
 class LogitLens:
@@ -102,7 +109,8 @@ def lens_variables(
         f"{prefix}_{name}": (
             ("resid_layer",),
             value,
-            {"units": units, "long_name": long_name.format(who)},
+            {"units": units, "long_name": long_name.format(who)}
+            | ({"description": _DEFINED[name]} if name in _DEFINED else {}),
         )
         for name, (value, units, long_name) in values.items()
     }

@@ -82,12 +82,23 @@ class Representation:
                 "resid_norm": (
                     by_place,
                     torch.stack(norms, dim=1),
-                    {"units": "", "long_name": "Norm of the residual stream"},
+                    {
+                        "units": "",
+                        "long_name": "Norm of the residual stream",
+                        "description": "Euclidean length of a token's residual stream; mean over the "
+                        "tokens taken.",
+                    },
                 ),
                 "resid_cosine": (
                     by_place,
                     torch.stack(cosines, dim=1),
-                    {"units": "", "long_name": "Cosine with the reference's residual stream"},
+                    {
+                        "units": "",
+                        "long_name": "Cosine with the reference's residual stream",
+                        "description": "Cosine of the angle between a token's residual stream and the same "
+                        "token's in the reference, 1 where they point the same way; mean over the tokens "
+                        "taken.",
+                    },
                 ),
                 "resid_relative_distance": (
                     by_place,
@@ -95,6 +106,9 @@ class Representation:
                     {
                         "units": "reference norms",
                         "long_name": "Distance from the reference's residual stream",
+                        "description": "Euclidean distance between a token's residual stream and the same "
+                        "token's in the reference, divided by the length of the reference's; mean over "
+                        "the tokens taken.",
                     },
                 ),
             },

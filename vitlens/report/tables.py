@@ -12,6 +12,9 @@ import pandas as pd
 from ..comparison.words import p_words
 from .wording import MINUS, Spoken
 
+_LONG = 32
+"""Letters of a metric that stand in one line of a table."""
+
 VERDICTS = ("changed", "equivalent", "undecided")
 
 
@@ -59,10 +62,8 @@ def _row(
     numbers = spoken.numbers(row["metric"])
     has_effect, has_margin = has
     verdict = html.escape(str(row["verdict"]))
-    metric = html.escape(spoken.words(row["metric"]))
-    shown_unit = html.escape(numbers.difference_unit.removeprefix("percentage "))
-    unit = f'<span class="unit">, {shown_unit}</span>' if shown_unit else ""
-    cells = [f'<th scope="row">{metric}{unit}</th>']
+    metric = spoken.words(row["metric"])
+    cells = [metric_cell(metric, numbers.difference_unit.removeprefix("percentage "))]
     cells += [number_cell(row[name], "–" if pd.isna(row[name]) else str(row[name])) for name in places]
     cells += [f"<td>{html.escape(str(row[name]))}</td>" for name in ("condition", "checkpoint")]
     cells += [
@@ -79,7 +80,7 @@ def _row(
         said = "–" if pd.isna(row["margin"]) else f"±{numbers.difference(row['margin']).lstrip('+')}"
         cells.append(number_cell(row["margin"], said))
     place = f' id="{row_id(row[""])}"' if link else ""
-    kept = f'data-metric="{metric}" data-verdict="{verdict}"'
+    kept = f'data-metric="{html.escape(metric)}" data-verdict="{verdict}"'
     return f"<tr{place} {kept}>{''.join(cells)}{number_cell(row['n'], format(row['n'], ','))}</tr>"
 
 
@@ -146,6 +147,13 @@ def head_cell(title: str, *, is_number: bool = False) -> str:
     """The head of a column."""
     number = ' class="number"' if is_number else ""
     return f'<th scope="col"{number}>{html.escape(title)}</th>'
+
+
+def metric_cell(metric: str, unit: str = "") -> str:
+    """The cell that says a row's metric, plain text, and the unit of its difference; long words wrap."""
+    long = ' class="long"' if len(metric) > _LONG else ""
+    said = f'<span class="unit">, {html.escape(unit)}</span>' if unit else ""
+    return f'<th scope="row"{long}>{html.escape(metric)}{said}</th>'
 
 
 def number_cell(value: Any, text: str) -> str:

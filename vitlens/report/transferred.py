@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..comparison.words import p_words
-from .tables import head_cell, number_cell
+from .tables import head_cell, metric_cell, number_cell
 from .wording import Numbers, Spoken
 
 _CONTRAST = "seen - unseen"
@@ -59,18 +59,17 @@ def _contrast(row: Mapping[str, Any], spoken: Spoken, alpha: float) -> str:
     """The difference of the gains, as a sentence; which way it goes only where that is significant."""
     numbers, metric, checkpoint = spoken.numbers(row["metric"]), str(row["metric"]), row["checkpoint"]
     is_gain = metric.endswith(_GAINS)
-    sure = (
-        f"seen minus unseen {numbers.interval(row['ci_low'], row['ci_high'])}, "
-        f"adjusted p {p_words(row['p_adjusted'])}"
-    )
+    unit = numbers.difference_unit
+    interval = numbers.interval(row["ci_low"], row["ci_high"])
+    by = " ".join(part for part in (numbers.difference(row["gain"]), interval, unit) if part)
+    sure = f"seen minus unseen {by}, adjusted p {p_words(row['p_adjusted'])}"
     if not row["p_adjusted"] < alpha:
-        by = f"{numbers.difference(row['gain'])} {numbers.difference_unit}".strip()
         more = "gained more" if is_gain else "moved further"
         return (
             f"{spoken.words(metric)}: undecided whether {checkpoint} {more} on seen or on unseen conditions "
-            f"({by}; {sure})."
+            f"({sure})."
         )
-    size = f"{numbers.difference(abs(row['gain'])).lstrip('+')} {numbers.difference_unit}".strip()
+    size = f"{numbers.difference(abs(row['gain'])).lstrip('+')} {unit}".strip()
     if is_gain:
         how = f"gained {size} {'more' if row['gain'] > 0 else 'less'}"
     else:
@@ -94,7 +93,7 @@ def _row(row: Mapping[str, Any], spoken: Spoken) -> str:
         (row["n"], format(int(row["n"]), ",")),
     )
     return (
-        f'<tr><th scope="row">{html.escape(spoken.words(row["metric"]))}</th>'
+        f"<tr>{metric_cell(spoken.words(row['metric']))}"
         f"<td>{html.escape(str(row['condition']) + exposure)}</td>"
         f"<td>{html.escape(str(row['checkpoint']))}</td>"
         + "".join(number_cell(*cell) for cell in cells)

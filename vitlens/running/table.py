@@ -15,7 +15,8 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
 
     Args:
         variables: name -> (dims after `image`, values [image ...]), and as a third part, if wanted, the
-            attributes `units` and `long_name`, which tables and figures show. Floats become float32.
+            attributes `units` and `long_name`, which tables and figures show, and `description`, a sentence
+            of definition. Floats become float32.
         **coords: dim -> its labels.
 
     Returns:

@@ -50,7 +50,8 @@ def figures(comparison: ComparisonLike, summary: pd.DataFrame | None = None) -> 
     * (named_image, patch_row, patch_column), perhaps by layer and head: maps beside their pictures.
 
     The dims `query_kind` and `token_kind` may stand besides. The attributes `long_name` and `units` give
-    title and axis. Class numbers (`label`, `predicted` and names that end so) have no mean and no figure.
+    title and axis, and `description` the definition that a page shows beside the figure. Class numbers
+    (`label`, `predicted` and names that end so) have no mean and no figure.
 
     A checkpoint keeps its color, marker and dash in all of them. Each figure says in `layout.meta` its
     caption, its section, its variable, the rows that it was drawn from, and the width below which it should
