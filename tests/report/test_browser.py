@@ -13,6 +13,7 @@ from vitlens import report
 from .made import made_comparison
 
 EVIL = "<script>alert(1)</script>"
+LONG = EVIL + "_trained_on_all_of_the_corruptions" * 2
 WIDTHS = {"phone": 390, "desktop": 1280}
 
 
@@ -35,9 +36,11 @@ def comparison():
     """Small, and with a checkpoint and classes whose names are markup."""
     classes = [f"{EVIL}{index}" for index in range(10)]
     conditions = ("clean", "gaussian_blur@3", "contrast@5")
-    return made_comparison(
-        ("base", "tuned", EVIL), conditions, n_images=60, class_names=classes, n_examples=1
+    made = made_comparison(
+        ("base", "tuned", LONG), conditions, n_images=60, class_names=classes, n_examples=1
     )
+    made.data["entropy_nats"].attrs["long_name"] = "A title of a good many words " * 4
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +255,8 @@ def test_all_rows_of_the_summary_are_saved(page, comparison):
 
 
 def test_dark_and_print_change_the_page_and_its_figures(page):
+    window = page.viewport_size
+
     def colors():
         return page.evaluate(
             """[getComputedStyle(document.body).backgroundColor,
@@ -268,6 +273,12 @@ def test_dark_and_print_change_the_page_and_its_figures(page):
     assert not page.locator(".filters").first.is_visible()
     assert page.locator(".choices select").first.is_visible()  # or one would not know what is shown
     assert page.evaluate("document.querySelector('.plot')._fullLayout.width") == 680
+    page.set_viewport_size({"width": 680, "height": 900})
+    reach = (
+        "[...document.querySelectorAll('#summary-table table, h3')].map(e => e.getBoundingClientRect().right)"
+    )
+    assert max(page.evaluate(reach)) <= 680
+    page.set_viewport_size(window)
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert colors() == light

@@ -18,6 +18,7 @@ from ..running import Reduction, table
 from .attention import needs_patterns
 
 _KEYS = {"cls": "cls", "distillation": "distillation", "register": "registers"}
+_SAID = {"cls": "the class token", "distillation": "the distillation token"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class AttentionShare:
                 f"attention_to_{keys}_share": (
                     ("layer", "head"),
                     share,
-                    {"units": "share", "long_name": f"Attention to {keys}"},
+                    {"units": "share", "long_name": f"Attention to {_SAID.get(keys, keys)}"},
                 )
                 for keys, share in shares.items()
             },
