@@ -278,6 +278,8 @@ def test_dark_and_print_change_the_page_and_its_figures(page):
         "[...document.querySelectorAll('#summary-table table, h3')].map(e => e.getBoundingClientRect().right)"
     )
     assert max(page.evaluate(reach)) <= 680
+    width = "Math.max(...[...document.querySelectorAll('.plot')].map(e => e.getBoundingClientRect().right))"
+    assert page.evaluate(width) <= 681
     page.set_viewport_size(window)
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -188,8 +188,8 @@ def test_a_difference_says_its_way_without_color(figures):
 def test_a_statistic_of_the_set_says_how_many_images_it_is_of(further):
     made = only(further, "cka")
     assert "n" not in kept(report.figures(made)["cka"])
-    made.data["cka"].attrs["n_images"] = 48
-    figure = report.figures(made)["cka"]
+    data = made.data.assign(cka=made.data["cka"].assign_attrs(n_images=48))
+    figure = report.figures(dataclasses.replace(made, data=data))["cka"]
     assert set(kept(figure)["n"]) == {48}
     assert "48 images" in figure.data[-1].hovertext[0]
 

@@ -239,6 +239,18 @@ def test_a_place_on_the_stream_is_defined_by_its_variable(comparison, tmp_path):
     assert "<dd>Entropy of the lens. In nats.</dd>" in content
 
 
+def test_a_metric_is_defined_once_by_whoever_says_most(comparison, tmp_path):
+    data = comparison.data[["rank", "last_change_layer", "correct_probability"]].rename(
+        correct_probability="speed"
+    )
+    data["last_change_layer"].attrs = {"units": "resid_layer", "long_name": "Place where it stays"}
+    data["speed"].attrs = {"units": "km/h", "long_name": "How fast it is", "description": "Way by time."}
+    made = dataclasses.replace(comparison, data=data, examples=None, features=None)
+    content = report.write(made, tmp_path / "r.html", summary=comparison.summary()).read_text("utf-8")
+    assert "<dt>How fast it is</dt><dd>Way by time. In km/h.</dd>" in content
+    assert "<dd>Place on the residual stream from which on the logit lens" in content
+
+
 def pooled_page(comparison, folder, rows, pools):
     rows.attrs["pools"] = pools
     content = report.write(comparison, folder / "r.html", summary=rows, figures={}).read_text("utf-8")

@@ -113,12 +113,8 @@ class CKA:
             raise _too_few(
                 f"{n} images", f"at least {_MIN_IMAGES}: the unbiased estimator has none for fewer"
             )
-        note = {
-            "units": "",
-            "long_name": "Linear CKA with the reference, unbiased",
-            "description": _DEFINED,
-            "n_images": n,
-        }
+        of_all = {"units": "", "n_images": n}
+        note = {**of_all, "long_name": "Linear CKA with the reference, unbiased", "description": _DEFINED}
         if self.n_groups == 1:
             values = {"cka": (cka_from_moments(groups[0]), note)}
         else:
@@ -129,7 +125,7 @@ class CKA:
                 )
             cka, left_out = _by_place(groups)
             se = grouped_jackknife_se(cka, left_out, sizes)
-            error_note = {**note, "long_name": "Standard error of CKA over images", "description": ""}
+            error_note = {**of_all, "long_name": "Standard error of CKA over images"}
             values = {"cka": (cka, note), "cka_se": (se, error_note)}
         return xr.Dataset(
             {

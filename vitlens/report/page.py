@@ -21,7 +21,7 @@ from .charts import figures as draw
 from .charts.reading import n_classes, n_images, names
 from .charts.sections import FURTHER, SECTIONS
 from .charts.style import template
-from .charts.variables import definition, is_drawable, titles
+from .charts.variables import definition, is_drawable, long_name, titles
 from .corruptions import corruptions_html
 from .dictionaries import feature_lines, features_html, similarity_lines
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
@@ -267,8 +267,10 @@ def _definitions(
     defined: dict[str, list[tuple[str, str]]] = {}
     for metric in metrics:
         variable = metric_variable(metric.name)
-        own = definition(data[variable]) if variable in spoken.titles else ""
-        words = own or " ".join(metric.description.split())
+        words = " ".join(metric.description.split())
+        said = long_name(data[variable]) if variable in data else ""
+        if said and words.startswith(said):  # nobody has said more of it than the variable itself
+            words = f"{definition(data[variable])} {words.removeprefix(said).lstrip('. ')}".strip()
         defined.setdefault(variable, []).append((spoken.words(metric.name), words))
     for name, title in spoken.titles.items():
         if name not in defined and is_drawable(data[name]):

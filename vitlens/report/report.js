@@ -104,7 +104,7 @@
       if (!layout.width && width !== undefined) Object.assign(change, width ? { width } : { width: null, autosize: true });
       Plotly.relayout(element, change);
       // What keeps its own width is shrunk as a whole to fit the paper.
-      if (layout.width > PAPER_PX) element.style.zoom = width ? PAPER_PX / layout.width : "";
+      if (layout.width > PAPER_PX && width !== undefined) element.style.zoom = width ? PAPER_PX / layout.width : "";
     }
   };
   let unfolded = [];

@@ -216,9 +216,9 @@ def quantity(data: xr.Dataset, name: str) -> Quantity:
     said = str(values.attrs.get("units", "")).strip()
     unit = "nats" if not said and name.endswith("_nats") else said
     is_share = values.dtype == bool or unit in _SHARES
-    words = _long_name(values) or variable_words(name)
+    words = long_name(values) or variable_words(name)
     # One thing in two units has one name: the unit, or the variable's own name, tells them apart.
-    twins = [other for key, other in data.items() if key != name and _long_name(other) == words]
+    twins = [other for key, other in data.items() if key != name and long_name(other) == words]
     if twins:
         differ = unit and all(other.attrs.get("units") != unit for other in twins)
         words += f", in {unit}" if differ else f" ({name})"
@@ -237,20 +237,20 @@ def titles(data: xr.Dataset) -> dict[str, str]:
 
     The study's own variables are left out: their figures' titles and their metrics' names are made for them.
     """
-    said = [str(name) for name, values in data.items() if _long_name(values)]
+    said = [str(name) for name, values in data.items() if long_name(values)]
     return {name: quantity(data, name).words for name in said if name not in _OF_THE_STUDY}
 
 
 def definition(values: xr.DataArray) -> str:
     """What a variable is, in a sentence or two, from its attributes; empty if it says nothing."""
-    told = " ".join(str(values.attrs.get("description", "")).split()) or _long_name(values)
+    told = " ".join(str(values.attrs.get("description", "")).split()) or long_name(values)
     unit = str(values.attrs.get("units", ""))
     if told and unit not in (*_BARE, *_SHARES, "1"):
         told = f"{told.rstrip('.')}. In {unit}."
     return told if not told or told.endswith(".") else f"{told}."
 
 
-def _long_name(values: xr.DataArray) -> str:
+def long_name(values: xr.DataArray) -> str:
     """What a variable says it is, as one line without a period; empty if it says nothing."""
     return " ".join(str(values.attrs.get("long_name", "")).split()).rstrip(".")
 
