@@ -11,18 +11,18 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-import xarray as xr
 from plotly.offline import get_plotlyjs
 
 from .. import files
-from ..comparison.metrics import Metric, per_image_metrics
+from ..comparison.metrics import per_image_metrics
 from ..errors import ComparisonError
 from .charts import figures as draw
 from .charts.reading import n_classes, n_images, names
 from .charts.sections import FURTHER, SECTIONS
 from .charts.style import template
-from .charts.variables import definition, is_drawable, long_name, titles
+from .charts.variables import titles
 from .corruptions import corruptions_html
+from .definitions import definitions
 from .dictionaries import feature_lines, features_html, similarity_lines
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
 from .findings import Links, findings_html
@@ -105,7 +105,7 @@ def write(
     }
     sections = [
         Section("Summary", _summary(comparison, summary, spoken, shown)),
-        *shown.sections(extra, _definitions(comparison.data, metrics, spoken)),
+        *shown.sections(extra, definitions(comparison.data, metrics, spoken)),
         Section("Tables", scalars_html(summary, spoken) + cells_html(summary, spoken)),
         Section("Provenance", _provenance(comparison.provenance)),
     ]
@@ -255,27 +255,6 @@ def _pooled(pools: Mapping[str, Sequence[str]]) -> str:
     if not said:
         return ""
     return f'<p class="soft">Pooled conditions, of each image: {html.escape("; ".join(said))}.</p>'
-
-
-def _definitions(
-    data: xr.Dataset, metrics: Sequence[Metric], spoken: Spoken
-) -> dict[str, list[tuple[str, str]]]:
-    """Variable -> what is made from it, in words: name and definition.
-
-    A variable of which no metric is made, such as one over `resid_layer`, defines itself.
-    """
-    defined: dict[str, list[tuple[str, str]]] = {}
-    for metric in metrics:
-        variable = metric_variable(metric.name)
-        words = " ".join(metric.description.split())
-        said = long_name(data[variable]) if variable in data else ""
-        if said and words.startswith(said):  # nobody has said more of it than the variable itself
-            words = f"{definition(data[variable])} {words.removeprefix(said).lstrip('. ')}".strip()
-        defined.setdefault(variable, []).append((spoken.words(metric.name), words))
-    for name, title in spoken.titles.items():
-        if name not in defined and is_drawable(data[name]):
-            defined[name] = [(title, definition(data[name]))]
-    return defined
 
 
 def _table_of(comparison: ComparisonLike, name: str) -> pd.DataFrame | None:
