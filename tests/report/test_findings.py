@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
+from vitlens.comparison import notebook
 from vitlens.report.findings import Links, findings_html
 from vitlens.report.tables import summary_table
 from vitlens.report.wording import Spoken
@@ -142,3 +144,12 @@ def test_a_table_has_a_head_over_each_of_its_cells(with_margin, with_effect, wit
     head, _, body = text.partition("<tbody>")
     n_cells = 10 + with_margin + with_effect + 2 * with_places
     assert head.count('<th scope="col"') == body.count("<t") - body.count("<tr") == n_cells
+
+
+def test_a_notebook_counts_what_a_margin_left_undecided():
+    rows = table(
+        row("gain", "clean", 0.2, "undecided", margin=0.1, p=np.nan),
+        row("gain", "fog@3", 0.2, "undecided", p=np.nan),
+    )
+    shown = notebook.html(xr.Dataset(coords={"image": ["a"]}), "base", rows)
+    assert "Of 1 tested differences: 1 undecided." in shown
