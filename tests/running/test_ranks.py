@@ -94,7 +94,8 @@ def test_one_process_goes_on_with_what_two_have_left(outcomes, wanted):
 
 
 def test_processes_that_were_given_different_images_end(outcomes):
-    assert "holds another run: its n_images is 11, now 10" in outcomes[1]("differs", 1)
+    assert "holds another run: its images." in outcomes[1]("differs", 1)
+    assert "images.n_images: 11 there, 10 now" in outcomes[1]("differs", 1)
     assert "A process of this run is gone" in outcomes[1]("differs", 0)
 
 
