@@ -94,10 +94,15 @@ def some(what: str, names: Sequence[str], n_shown: int = 3) -> list[str]:
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> str:
     """The `n` candidates spelt most like `name`, quoted and joined for an error message.
 
+    Those that begin with it come first, the shortest before the others.
+
     Example:
         >>> nearest("gausian_blur", ["contrast", "gaussian_blur"])
         "'gaussian_blur'"
+        >>> nearest("top1", ["stop", "top1_accuracy"])
+        "'top1_accuracy', 'stop'"
     """
     names = sorted(set(candidates))
-    close = difflib.get_close_matches(name, names, n=n, cutoff=0.5) or names[:n]
-    return ", ".join(repr(candidate) for candidate in close)
+    begun = sorted((candidate for candidate in names if name and candidate.startswith(name)), key=len)
+    close = [*dict.fromkeys([*begun, *difflib.get_close_matches(name, names, n=n, cutoff=0.5)])]
+    return ", ".join(repr(candidate) for candidate in (close or names)[:n])
