@@ -106,6 +106,20 @@ def test_a_missing_file_is_said(tmp_path):
         vl.load(tmp_path / "nowhere.safetensors")
 
 
+def test_a_folder_is_said_to_be_one(tmp_path):
+    with pytest.raises(vl.errors.CheckpointError, match=r"is a folder\. .*Name the file in it"):
+        vl.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"junk" * 10, b"hello there", b"x", b"c__builtin__\nprint\n."])
+@pytest.mark.parametrize("name", ["model.pth", "notes.txt"])
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(vl.errors.CheckpointError, match=r"cannot be read: it is no checkpoint\.") as refused:
+        vl.load(tmp_path / name)
+    assert "weights_only" not in str(refused.value)
+
+
 @pytest.mark.parametrize("damage", ["cut", "zeros", "text", "empty"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_damaged_file_is_refused(tmp_path, damage, suffix):
@@ -129,9 +143,13 @@ def test_a_pickle_is_never_run(tmp_path):
 
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Harmful()))
     torch.save({"model": Harmful()}, tmp_path / "evil2.pth")
-    for name in ("evil.pth", "evil2.pth"):
-        with pytest.raises(vl.errors.CheckpointError):
+    (tmp_path / "evil3.pth").write_bytes(pickle.dumps(Harmful(), protocol=4))
+    for name in ("evil.pth", "evil2.pth", "evil3.pth"):
+        with pytest.raises(vl.errors.CheckpointError, match="holds other objects than tensors") as refused:
             vl.load(tmp_path / name, "vit_tiny_patch16_224")
+        # torch's own words advise to run the pickle, in several lines and in bold.
+        assert "weights_only" not in str(refused.value)
+        assert str(refused.value).isprintable()
     assert not (tmp_path / "harm").exists()
 
 

@@ -15,7 +15,7 @@ from torchvision.transforms import Compose, Normalize
 
 from ..errors import DatasetError, LabelError
 from ..models import HookedViT
-from ..names import nearest
+from ..names import nearest, some
 from .decoding import SUFFIXES, read_rgb
 from .items import Item
 
@@ -142,8 +142,12 @@ def _class_folders(root: Path) -> list[str]:
     names = [entry.name for entry in root.iterdir() if _is_class(entry)] if root.is_dir() else []
     if names:
         return sorted(names)
+    if root.is_dir():
+        given = f"The folder {root} has no folders in it."
+    else:
+        given = f"{root} is no folder, but a file." if root.exists() else f"The folder {root} does not exist."
     raise DatasetError(
-        f"The folder {root} {'has no folders in it' if root.is_dir() else 'does not exist'}.",
+        given,
         expected="a folder with one folder of images for each class",
         remedy="Check the path; images lie at PATH/CLASS/IMAGE.",
     )
@@ -166,9 +170,11 @@ def _images(root: Path, name: str) -> Iterator[str]:
 def _class_indices(names: list[str], n_classes: int, classes: Mapping[str, int] | None) -> dict[str, int]:
     # A model without a classifier has no order of classes to keep to.
     if classes is None and n_classes not in (0, len(names)):
+        is_one = len(names) == 1
+        found = some(f"class folder{'' if is_one else 's'}", names)
         raise DatasetError(
-            f"There are {len(names)} class folders ({', '.join(names[:3])}, ...), and the model has "
-            f"{n_classes} classes.",
+            f"There {'is' if is_one else 'are'} {', '.join(found)}, and the model has {n_classes} "
+            f"class{'es' if n_classes > 1 else ''}.",
             expected="a folder for each class, or a mapping that says which they are",
             remedy="Give classes={folder name: index}.",
         )

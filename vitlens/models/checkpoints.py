@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from .building import build_timm
 from .hooked_vit import HookedViT
 
 FORMAT_VERSION = "1"
+
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")
+"""Of what torch.save writes: a zip archive, or formerly a pickle."""
 
 
 def save(
@@ -157,6 +162,12 @@ def weights_sha256(model: HookedViT | nn.Module) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder.",
+            expected="a .safetensors, .pth or .pt file",
+            remedy="Name the file in it, such as model.safetensors.",
+        )
     if not path.is_file():
         raise CheckpointError(
             f"There is no file {path}.",
@@ -170,13 +181,37 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 prefix = metadata.get("prefix", "")
                 names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
                 return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path), {}
+        with warnings.catch_warnings():  # torch's words about pickles are for those who want to load them
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return _unwrap(loaded, path), {}
     except CheckpointError:
         raise
     except SafetensorError as error:
         raise _damaged(path, error) from error
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise _damaged(path, error) from error
+        raise _unloaded(path, error) from (None if isinstance(error, pickle.UnpicklingError) else error)
+
+
+def _unloaded(path: Path, error: Exception) -> CheckpointError:
+    """Why torch.load read nothing, without its advice, which is to run what the file says."""
+    if isinstance(error, OSError):
+        return _damaged(path, error)
+    with path.open("rb") as file:
+        is_torchs = file.read(4).startswith(_BEGINNINGS)
+    if not is_torchs:
+        return CheckpointError(
+            f"{path} cannot be read: it is no checkpoint.",
+            expected="a safetensors file, or a .pth file that holds nothing but tensors",
+            remedy="Check the path; a safetensors file has to be called .safetensors.",
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return CheckpointError(
+            f"{path} cannot be read: it holds other objects than tensors, and those could run any code.",
+            expected="a safetensors file, or a .pth file that holds nothing but tensors",
+            remedy="Where the file was made, save model.state_dict() and nothing else.",
+        )
+    return _damaged(path, error)
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
