@@ -57,6 +57,14 @@ def test_the_summary_pairs_the_same_images(comparison):
         assert row["n"] == 24
 
 
+@pytest.mark.parametrize("without", [{"global_pool": ""}, {"num_classes": 0}])
+def test_checkpoints_without_a_classifier_are_compared_by_what_needs_none(images, without):
+    models = {"base": model(0, **without), "tuned": model(1, **without)}
+    made = vl.compare(models, images[:4], progress=False)
+    assert set(made.data) == {"attention_entropy_nats"}
+    assert made.examples is None
+
+
 def test_examples_are_spread_over_the_images_and_carry_the_same_pixels(comparison, images):
     examples = comparison.examples
     assert examples["image"].values.tolist() == [images[i]["image_id"] for i in (0, 8, 15, 23)]
