@@ -25,7 +25,8 @@ def python(code, *options):
 def test_importing_prints_nothing_and_warns_of_nothing():
     # Whatever timm or transformer_lens themselves have to say is theirs: imported first, they say it first.
     code = (
-        "import timm, transformer_lens, warnings; warnings.simplefilter('error'); print('-'); import vitlens"
+        "import timm, transformer_lens, warnings; warnings.simplefilter('error'); print('-')\n"
+        "import vitlens, vitlens.analyses"
     )
     result = python(code)
     assert result.returncode == 0, result.stderr
@@ -33,9 +34,14 @@ def test_importing_prints_nothing_and_warns_of_nothing():
     assert result.stderr == ""
 
 
-def test_sae_lens_and_plotly_are_imported_when_used():
-    loaded = python("import sys, vitlens; print('sae_lens' in sys.modules, 'plotly' in sys.modules)").stdout
-    assert loaded == "False False\n"
+def test_torch_sae_lens_and_plotly_are_imported_when_used():
+    code = """
+import sys, vitlens
+print('torch' in sys.modules, 'Prediction' in dir(vitlens))
+vitlens.Prediction, vitlens.run
+print('torch' in sys.modules, 'sae_lens' in sys.modules, 'plotly' in sys.modules)
+"""
+    assert python(code).stdout == "False True\nTrue False False\n"
 
 
 def test_importing_touches_no_network():
@@ -43,7 +49,7 @@ def test_importing_touches_no_network():
 import socket
 def refuse(*arguments, **options): raise AssertionError("the network was touched")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-import vitlens, vitlens.saes, vitlens.report, vitlens.training
+import vitlens, vitlens.analyses, vitlens.saes, vitlens.report, vitlens.training
 """
     assert python(code).stderr == ""
     assert socket.socket.connect  # this process is untouched

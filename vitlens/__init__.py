@@ -11,58 +11,36 @@ import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from . import errors, functional, images, names
-from .analyses import (
-    CKA,
-    Ablation,
-    ArtifactTokens,
-    AttentionDistance,
-    AttentionEntropy,
-    AttentionMap,
-    AttentionRollout,
-    AttentionShare,
-    AttributionPatching,
-    GradientRollout,
-    GradientTimesActivation,
-    IntegratedGradients,
-    LinearProbe,
-    LogitAttribution,
-    LogitLens,
-    Prediction,
-    Representation,
-    TokenLens,
-    Transplant,
-    TunedLens,
-    fourier_heat_map,
-    interpolate,
-    transplant,
-    weight_distance,
-)
-from .images import CORRUPTIONS, corrupt, fgsm, pgd, register_corruption, spectrum
-from .models import (
-    ActivationCache,
-    Family,
-    HookedViT,
-    ViTConfig,
-    load,
-    register_family,
-    save,
-    to_huggingface_state_dict,
-    weights_sha256,
-)
-from .running import (
-    Analysis,
-    GradientAnalysis,
-    PairedAnalysis,
-    Pass,
-    SetStatistic,
-    activations,
-    run,
-    table,
-)
+from . import errors, names
 
 if TYPE_CHECKING:
-    from . import comparison, report, saes, testing, training
+    from . import comparison, functional, images, report, saes, testing, training
+    from .analyses import (
+        CKA,
+        Ablation,
+        ArtifactTokens,
+        AttentionDistance,
+        AttentionEntropy,
+        AttentionMap,
+        AttentionRollout,
+        AttentionShare,
+        AttributionPatching,
+        GradientRollout,
+        GradientTimesActivation,
+        IntegratedGradients,
+        LinearProbe,
+        LogitAttribution,
+        LogitLens,
+        Prediction,
+        Representation,
+        TokenLens,
+        Transplant,
+        TunedLens,
+        fourier_heat_map,
+        interpolate,
+        transplant,
+        weight_distance,
+    )
     from .comparison import (
         Comparison,
         calibration_error,
@@ -70,6 +48,28 @@ if TYPE_CHECKING:
         gap_closed,
         mean_corruption_error,
         patching_agreement,
+    )
+    from .images import CORRUPTIONS, corrupt, fgsm, pgd, register_corruption, spectrum
+    from .models import (
+        ActivationCache,
+        Family,
+        HookedViT,
+        ViTConfig,
+        load,
+        register_family,
+        save,
+        to_huggingface_state_dict,
+        weights_sha256,
+    )
+    from .running import (
+        Analysis,
+        GradientAnalysis,
+        PairedAnalysis,
+        Pass,
+        SetStatistic,
+        activations,
+        run,
+        table,
     )
 
 __version__ = _version("vitlens")
@@ -139,29 +139,79 @@ __all__ = [
     "weights_sha256",
 ]
 
-# Rooms whose libraries (sae-lens, plotly) take long to import wait until they are entered.
-_WHEN_USED = {
-    "Comparison": ".comparison",
-    "calibration_error": ".comparison",
-    "compare": ".comparison",
-    "comparison": None,
-    "gap_closed": ".comparison",
-    "mean_corruption_error": ".comparison",
-    "patching_agreement": ".comparison",
-    "report": None,
-    "saes": None,
-    "testing": None,
-    "training": None,
+# A room waits until it is entered, with its libraries (torch, sae-lens, plotly), which take long to import.
+_ROOMS = {
+    "analyses": (
+        "CKA",
+        "Ablation",
+        "ArtifactTokens",
+        "AttentionDistance",
+        "AttentionEntropy",
+        "AttentionMap",
+        "AttentionRollout",
+        "AttentionShare",
+        "AttributionPatching",
+        "GradientRollout",
+        "GradientTimesActivation",
+        "IntegratedGradients",
+        "LinearProbe",
+        "LogitAttribution",
+        "LogitLens",
+        "Prediction",
+        "Representation",
+        "TokenLens",
+        "Transplant",
+        "TunedLens",
+        "fourier_heat_map",
+        "interpolate",
+        "transplant",
+        "weight_distance",
+    ),
+    "comparison": (
+        "Comparison",
+        "calibration_error",
+        "compare",
+        "gap_closed",
+        "mean_corruption_error",
+        "patching_agreement",
+    ),
+    "functional": (),
+    "images": ("CORRUPTIONS", "corrupt", "fgsm", "pgd", "register_corruption", "spectrum"),
+    "models": (
+        "ActivationCache",
+        "Family",
+        "HookedViT",
+        "ViTConfig",
+        "load",
+        "register_family",
+        "save",
+        "to_huggingface_state_dict",
+        "weights_sha256",
+    ),
+    "report": (),
+    "running": (
+        "Analysis",
+        "GradientAnalysis",
+        "PairedAnalysis",
+        "Pass",
+        "SetStatistic",
+        "activations",
+        "run",
+        "table",
+    ),
+    "saes": (),
+    "testing": (),
+    "training": (),
 }
+_ROOM_OF = {name: room for room, held in _ROOMS.items() for name in held}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHEN_USED:
-        raise AttributeError(f"module 'vitlens' has no attribute '{name}'")
-    where = _WHEN_USED[name]
-    if where is None:
+    if name in _ROOMS:
         return importlib.import_module(f".{name}", __name__)
-    return getattr(importlib.import_module(where, __name__), name)
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+    raise AttributeError(f"module 'vitlens' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
