@@ -180,6 +180,17 @@ def test_ctrl_c_says_that_the_command_goes_on(workplace, capsys, monkeypatch):
         ("--pool seen=fog@3,clean", "--pool seen names 'fog@3'.*add it to --conditions"),
         ("--pool clean=clean,contrast@2", "clean"),
         ("--pool a=clean a=contrast@2", "--pool names 'a' twice"),
+        ("--pool a=clean --pool a=contrast@2", "--pool names 'a' twice"),
+        ("--pool seen=contrast@2 unseen=contrast@2", "--pool seen has 'contrast@2', which is unseen too"),
+        ("--pool seen=clean unseen=contrast@2", "--pool seen has 'clean', which is clean too"),
+        ("--pool clean=clean", r"The pool 'clean' is called like .* by their condition\.\n$"),
+        ("--conditions frost@3", r"Expected: a folder of them\. Name it with --frost DIR\.\n$"),
+        ("--conditions mine@3", r"a group or an attack \(nearest: .*\)\. Correct the name\.\n$"),
+        ("--conditions clean", r"'clean' is given twice.*Name each once\.\n$"),
+        ("--conditions pgd:eps=4", r"compare: eps is 4\.0"),
+        ("--primary top1_acuracy", r"compare: --primary names 'top1_acuracy'"),
+        ("--data notes.txt", "notes.txt is no folder, but a file"),
+        ("--output notes.txt", "--output is notes.txt, a file that vitlens did not write"),
         ("--margin top1_accuracy=0.1 top1_accuracy=0.2", "--margin names 'top1_accuracy' twice"),
         ("--num-classes 2", "--num-classes is given without --architecture"),
         ("--device nowhere", "--device is nowhere"),
@@ -191,8 +202,10 @@ def test_ctrl_c_says_that_the_command_goes_on(workplace, capsys, monkeypatch):
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_before_the_work(workplace, capsys, further, message):
+    (workplace / "notes.txt").write_text("mine")
     assert main([*LINE.split(), *further.split()]) == 1
     said = capsys.readouterr().err
+    assert (workplace / "notes.txt").read_text() == "mine"
     assert re.search(message, said), said
     assert said.startswith("vitlens compare: ")
     assert said.count("\n") == 1
@@ -300,6 +313,8 @@ def test_checkpoints_that_cannot_be_compared_are_refused(workplace, capsys):
     assert "Two checkpoints are called 'base'" in capsys.readouterr().err
     assert main(f"compare base.safetensors gone.safetensors {data}".split()) == 1
     assert "There is no file gone.safetensors" in capsys.readouterr().err
+    assert main(f"compare base.safetensors data {data}".split()) == 1
+    assert "data is a folder. Expected: a .safetensors" in capsys.readouterr().err
     assert main(f"compare three.safetensors three.safetensors {data}".split()) == 1
     said = capsys.readouterr().err
     assert "2 class folders" in said
@@ -308,14 +323,61 @@ def test_checkpoints_that_cannot_be_compared_are_refused(workplace, capsys):
 
 @pytest.mark.parametrize(
     "further",
-    ["--batch-size 0", "--batch-size x", "--seed -1", "--n-images 0", "--level 1", "--level x",
-     "--format gif", "--precision float64", "--oops"],
+    ["--batch-size 0", "--batch-size x", "--seed -1", "--n-images 0", "--level 1", "--level 0.5",
+     "--level x", "--format gif", "--precision float64", "--oops"],
 )  # fmt: skip
 def test_what_is_not_understood_exits_with_2(workplace, capsys, further):
     with pytest.raises(SystemExit) as stopped:
         main([*LINE.split(), *further.split()])
     assert stopped.value.code == 2
     assert further.split()[0] in capsys.readouterr().err
+
+
+def test_a_name_may_have_a_dot_of_its_own(tmp_path):
+    for name, beside in {
+        "report.html": "report.data",
+        "report.HTM": "report.data",
+        "report": "report.data",
+        "blur_0.5": "blur_0.5.data",
+        "blur_0.1.html": "blur_0.1.data",
+    }.items():
+        assert compare._places(tmp_path / name) == (tmp_path / name, tmp_path / beside)
+
+
+def test_a_report_of_vitlens_may_be_written_anew_and_no_other_page(workplace, capsys):
+    quick = [*LINE.split(), "--analyses", "prediction", "--n-examples", "0"]
+    assert main(quick) == 0
+    assert main([*quick, "--title", "Anew"]) == 0
+    page = workplace / "report.html"
+    assert "<h1>Anew</h1>" in page.read_text(encoding="utf-8")
+    for theirs in ("", "<html><title>vitlens</title></html>"):
+        page.write_text(theirs, encoding="utf-8")
+        assert main(quick) == 1
+        assert "a file that vitlens did not write" in capsys.readouterr().err
+        assert page.read_text(encoding="utf-8") == theirs
+
+
+def test_the_table_has_what_was_tested_or_has_a_margin_whatever_came_of_it(workplace, capsys):
+    quick = [*LINE.split(), "--analyses", "prediction", "attention_entropy", "--n-examples", "0"]
+    quick += ["--conditions", "fog@1", "--margin", "predicted_probability=0.000001"]
+    assert main([*quick, "--margin", "entropy_nats=9", "--primary", "top1_accuracy"]) == 0
+    table = capsys.readouterr().out
+    shown = re.findall(
+        r"^ *(\w+) +(clean|contrast@2|fog@1) +tuned .* (changed|equivalent|undecided) +8$", table, re.M
+    )
+    assert [row[:2] for row in shown] == [
+        (metric, condition)
+        for metric in ("top1_accuracy", "predicted_probability", "entropy_nats")
+        for condition in ("clean", "contrast@2", "fog@1")
+    ]
+    assert {row[2] for row in shown if row[0] == "predicted_probability"} <= {"changed", "undecided"}
+    assert {row[2] for row in shown if row[0] == "entropy_nats"} == {"equivalent"}
+
+
+def test_margins_of_maps_alone_are_said_to_stand_in_the_file(workplace, capsys):
+    quick = [*LINE.split(), "--analyses", "attention_entropy", "--n-examples", "0"]
+    assert main([*quick, "--margin", "attention_entropy_nats[cls]=0.1"]) == 0
+    assert capsys.readouterr().out.startswith("Only values of layers or heads were tested: they are in")
 
 
 def test_nothing_tested_is_said(workplace, capsys):

@@ -76,7 +76,7 @@ def test_the_same_command_finds_its_finished_run(workplace, capsys):
     assert main(line.split()) == 0
     assert (workplace / "run" / "model.safetensors").stat().st_mtime_ns == written
     assert main(f"{line} --learning-rate 1e-3".split()) == 1
-    assert "learning_rate" in capsys.readouterr().err
+    assert "--learning-rate" in capsys.readouterr().err
 
 
 def test_held_out_images_are_measured_and_told(workplace, capsys):
@@ -197,7 +197,7 @@ def test_a_loss_is_named_with_its_options(words, expected):
             "--beta is given with the loss adversarial. Expected: it with the loss trades.",
         ),
         ("--conditions contrst@2", "contrast"),
-        ("", "p_clean"),
+        ("", "--p-clean"),
         ("--p-clean 1 --steps 2 --epochs 1", "steps"),
         ("--p-clean 1 --num-classes 2", "--num-classes is given without --architecture"),
         ("--p-clean 1 --evaluate-on nowhere", "nowhere"),

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 from ..comparison import Comparison, compare, exporting
 from ..comparison.checks import check_known, check_margins
 from ..comparison.metrics import per_image_metrics
 from ..comparison.pools import check_pools
 from ..comparison.storing import FILE_NAME
+from ..comparison.transfer import checked_groups
 from ..errors import ComparisonError
 from ..files import write_text
 from ..images import folder, frost, parse_conditions, register_corruption, spread
@@ -26,10 +28,8 @@ from ..names import nearest
 from ..running import run as measure
 from . import dictionaries, measures
 from .checkpoints import check_sizes, device, loaded, named
-from .options import number, positive
-from .places import file_and_folder
-
-HELP = "Compare checkpoints of one architecture on a folder of images, and write a report"
+from .options import Several, number, positive
+from .places import check_page, file_and_folder
 
 _FIGURES = "figures"
 _SUMMARY = "summary.csv"
@@ -78,13 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("what is measured").add_argument
     conditions = "such as clean gaussian_blur@3 fog@1-5 pgd:eps=4/255 (default clean)"
-    group("--conditions", nargs="+", default=["clean"], metavar="NAME", help=conditions)
-    group("--analyses", nargs="+", default=list(measures.USUAL), metavar="NAME", help="see below (default "
-          f"{' '.join(measures.USUAL)})")  # fmt: skip
+    group("--conditions", action=Several, default=["clean"], metavar="NAME", help=conditions)
+    usual = list(measures.USUAL)
+    asked = f"see below (default {' '.join(usual)})"
+    group("--analyses", action=Several, default=usual, metavar="NAME", help=asked)
     group("--n-images", type=positive, metavar="N", help="so many images, spread evenly over the folder")
     group("--n-examples", type=number, default=4, metavar="N", help="images shown in the report (default 4)")
     saes = "a checkpoint's sparse autoencoders, to be matched; `unrelated` may be one, see below"
-    group("--saes", nargs="+", action="extend", default=[], metavar="NAME=DIR,...", help=saes)
+    group("--saes", action=Several, default=[], metavar="NAME=DIR,...", help=saes)
     unrelated = "the random-weight checkpoint behind the SAEs of `unrelated`"
     group("--unrelated", type=Path, metavar="FILE", help=unrelated)
     features = "matched, lost and new features in the report, of each (default 4)"
@@ -96,24 +97,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("what is concluded").add_argument
     margin = "the largest difference that counts as none; without one nothing is called equivalent"
-    group("--margin", nargs="+", default=[], metavar="METRIC=VALUE", help=margin)
-    group("--primary", nargs="+", metavar="METRIC", help="metrics to be tested, and corrected for, together")
+    group("--margin", action=Several, default=[], metavar="METRIC=VALUE", help=margin)
+    primary = "metrics to be tested, and corrected for, together"
+    group("--primary", action=Several, metavar="METRIC", help=primary)
     pool = (
         "conditions taken together, as one of its own: weather=fog@3,snow@3; with pools called seen and "
         "unseen the report says what transfers"
     )
-    group("--pool", nargs="+", default=[], metavar="NAME=CONDITION,...", help=pool)
+    group("--pool", action=Several, default=[], metavar="NAME=CONDITION,...", help=pool)
     group("--level", type=_level, default=0.95, metavar="P", help="of the intervals (default 0.95)")
 
     group = parser.add_argument_group("what is written besides").add_argument
     kinds = "write every figure as an image too, into report.data/figures; needs vitlens[export]"
-    group("--format", nargs="+", default=[], choices=["svg", "pdf", "png"], help=kinds)
+    group("--format", action=Several, default=[], choices=["svg", "pdf", "png"], help=kinds)
     group("--title", help="of the report")
     group("--no-progress", action="store_true", help="show no bar")
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Compare, write, and say what changed and where it is told."""
+    check_page(chosen.output, "report.html")
     page, beside = file_and_folder(chosen.output, "report.html")
     files = named(chosen.base, chosen.tuned)
     margins = _once("--margin", [_margin(text) for text in chosen.margin])
@@ -123,6 +126,10 @@ def run(chosen: argparse.Namespace) -> None:
         register_corruption(frost(chosen.frost))
     conditions = [condition.name for condition in parse_conditions(chosen.conditions)]
     pools = check_pools(_once("--pool", [_pool(text, conditions) for text in chosen.pool]), conditions)
+    if transfers := {"seen", "unseen"} <= pools.keys():
+        clean = "clean" if "clean" in conditions else None
+        labels = xr.Dataset(coords={"condition": conditions})
+        checked_groups(labels, pools["seen"], pools["unseen"], clean)
     check_sizes(chosen.architecture, chosen.num_classes)
     if chosen.format:
         exporting.check(beside / _FIGURES, chosen.format, scale=2.0)
@@ -159,7 +166,7 @@ def run(chosen: argparse.Namespace) -> None:
         if os.environ.get("RANK", "0") == "0":  # of several processes one writes
             command = {"call": f"vitlens {shlex.join(chosen.arguments)}"}
             made = dataclasses.replace(comparison, provenance={**comparison.provenance, **command})
-            if {"seen", "unseen"} <= pools.keys():
+            if transfers:
                 made = made.with_transfer(seen=pools["seen"], unseen=pools["unseen"], level=chosen.level)
             summary = made.summary(
                 level=chosen.level, margins=margins, primary=chosen.primary, pools=pools or None
@@ -254,10 +261,11 @@ def _write(
 
 
 def _table(summary: pd.DataFrame) -> str:
-    """What was tested, for a change or against a margin, a line each."""
+    """What was tested or has a margin, a line each."""
     is_scalar = summary["layer"].isna() & summary["head"].isna()
-    is_decided = summary["p_adjusted"].notna() | summary["margin"].notna()
-    rows = summary[is_scalar & is_decided]
+    rows = summary[is_scalar & (summary["p_adjusted"].notna() | summary["margin"].notna())]
+    if rows.empty and summary["margin"].notna().any():
+        return f"Only values of layers or heads were tested: they are in {_SUMMARY}.\n"
     if rows.empty:
         return "Nothing was tested: no metric is among --primary, and none has a --margin.\n"
     shown = rows.head(_MOST_LINES)
@@ -287,6 +295,6 @@ def _level(text: str) -> float:
         level = float(text)
     except ValueError:
         level = 0.0
-    if not 0.5 <= level < 1:
+    if not 0.5 < level < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no level such as 0.95")
     return level

@@ -9,11 +9,12 @@ from pathlib import Path
 from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from ..errors import DatasetError, PixelError
+from ..errors import PixelError
 from ..images import frost, register_corruption
 from ..images.decoding import read_rgb
+from .options import Several
+from .places import check_page
 
-HELP = "Show a photograph under every corruption and severity, as one HTML file"
 _SIZE_HELP = "side of the square shown (default 224); 0 keeps the photograph's own size"
 _RESIZED = 256 / 224
 """The shorter side before the crop, over the crop's side, as ImageNet-C's images were made."""
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("photo", type=Path, help="an image file")
     add("--output", type=Path, required=True, metavar="FILE", help="the page, such as sheet.html")
-    add("--only", nargs="+", metavar="NAME", help="some corruptions instead of all")
+    add("--only", action=Several, metavar="NAME", help="some corruptions instead of all")
     add("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
     add("--size", type=int, default=224, metavar="PIXELS", help=_SIZE_HELP)
     add("--seed", type=int, default=0, help="of the random draws (default 0)")
@@ -39,12 +40,7 @@ def run(chosen: argparse.Namespace) -> None:
         raise PixelError(
             f"--size is {chosen.size}.", expected="8 pixels or more, or 0", remedy="Leave it out for 224."
         )
-    if chosen.output.is_dir() or not chosen.output.parent.is_dir():
-        raise DatasetError(
-            f"--output is {chosen.output}.",
-            expected="a file in a folder that is there",
-            remedy="Make the folder first, or name a file such as sheet.html.",
-        )
+    check_page(chosen.output, "sheet.html")
     image = read_rgb(chosen.photo)
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))

@@ -23,12 +23,10 @@ from ..images import Condition, folder, frost, parse_conditions, register_corrup
 from ..models import HookedViT, weights_sha256
 from ..running import run as measure
 from .checkpoints import check_sizes, device, loaded, named_as_typed
-from .options import number, positive
+from .options import Several, number, positive
 from .places import file_and_folder
 from .scores import METRICS, scores
 from .tables import cell, crossed
-
-HELP = "Measure how good checkpoints are, each by itself: accuracy, certainty and calibration"
 
 EPILOG = """\
 what is measured under each condition, with 95 % intervals over the images:
@@ -77,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is measured").add_argument
     default = list(_DEFAULT["conditions"])
     conditions = f"such as clean gaussian_blur@3 fog@1-5 pgd:eps=4/255 (default {' '.join(default)})"
-    group("--conditions", nargs="+", default=default, metavar="NAME", help=conditions)
+    group("--conditions", action=Several, default=default, metavar="NAME", help=conditions)
     group("--n-images", type=positive, metavar="N", help="so many images, spread evenly over the folder")
     group("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
     for name, what, text in (

@@ -18,8 +18,7 @@ from ..images import folder, frost, register_corruption
 from ..models import load
 from .checkpoints import check_sizes
 from .folders import held_out
-
-HELP = "Fine-tune a checkpoint on clean and corrupted images; the same command goes on with a stopped run"
+from .options import Several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--evaluate-on", type=Path, metavar="DIR", help="held-out images, with the same folders of classes")
     add("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
     add("--num-workers", type=int, default=0, metavar="N", help="processes that load images (default 0)")
-    add("--log-with", nargs="+", default=(), metavar="NAME", help="tensorboard, wandb, ... if installed")
+    add("--log-with", action=Several, default=(), metavar="NAME", help="tensorboard, wandb, ... if installed")
     add("--no-progress", action="store_true", help="show no bar")
     for title, options in _RECIPE.items():
         group = parser.add_argument_group(title)
@@ -97,7 +96,7 @@ def _some(what: Any, metavar: str, text: str) -> dict[str, Any]:
 _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "what the images go through": {
         "conditions": {
-            "nargs": "+",
+            "action": Several,
             "metavar": "NAME",
             "help": "such as gaussian_blur@1-5, removes_high_frequency@3, pgd:eps=4/255",
         },
@@ -123,7 +122,7 @@ _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "drop_path_rate": _some(_number_or_none, "P", "(default none: as the model has it)"),
         "label_smoothing": _some(_fraction, "S", "of the cross-entropy (default 0.0)"),
         "trainable": {
-            "nargs": "+",
+            "action": Several,
             "metavar": "PART",
             "help": "all, or some of head, attention, norm, embed, blocks.10, ... (default all)",
         },
@@ -147,7 +146,7 @@ _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "what is measured and kept on the way": {
         "evaluation_conditions": {
-            "nargs": "+",
+            "action": Several,
             "metavar": "NAME",
             "help": "what the held-out images go through (default clean)",
         },
@@ -156,7 +155,7 @@ _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         ),
         "checkpoint_every_steps": _some(int, "N", "a killed run loses at most so many (default 100)"),
         "snapshot_steps": {
-            "nargs": "+",
+            "action": Several,
             "type": int,
             "metavar": "N",
             "help": "steps after which the model is kept, 0 for the start",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import VitlensError
-from . import compare, corrupt, evaluate, finetune, train_sae
 from .words import spoken
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended, as shells count it."""
 
 _COMMANDS = {
-    "compare": compare,
-    "evaluate": evaluate,
-    "finetune": finetune,
-    "train-sae": train_sae,
-    "corrupt": corrupt,
+    "compare": "Compare checkpoints of one architecture on a folder of images, and write a report",
+    "evaluate": "Measure how good checkpoints are, each by itself: accuracy, certainty and calibration",
+    "finetune": "Fine-tune a checkpoint on clean and corrupted images; the same command goes on with a "
+    "stopped run",
+    "train-sae": "Train a sparse autoencoder on a checkpoint's activations; the same command goes on with a "
+    "stopped one",
+    "corrupt": "Show a photograph under every corruption and severity, as one HTML file",
 }
+"""What each does, in a line. Its module, called alike, is imported when asked for, and torch with it."""
 
 _DESCRIPTION = """\
 What changed inside a Vision Transformer?
@@ -57,25 +62,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         1
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _parser()
-    if not given:
-        parser.print_help(sys.stderr)
-        return 2
-    chosen = parser.parse_args(given)
-    chosen.arguments = given
+    command = next((word for word in given if word in _COMMANDS), None)
+    speaker = f"vitlens {command}" if command else "vitlens"
     try:
-        _COMMANDS[chosen.command].run(chosen)
+        room: Any = None
+        if command is not None:
+            room = importlib.import_module(f".{command.replace('-', '_')}", __package__)
+        parser = _parser(command, room)
+        if not given:
+            parser.print_help(sys.stderr)
+            return 2
+        chosen = parser.parse_args(given)
+        chosen.arguments = given
+        room.run(chosen)
     except (VitlensError, OSError) as error:
-        sys.stderr.write(f"vitlens {chosen.command}: {spoken(str(error))}\n")
+        sys.stderr.write(f"{speaker}: {spoken(str(error), _options(room))}\n")
         return 1
     except KeyboardInterrupt as stopped:
         said = f"; {stopped}" if str(stopped) else ""
-        sys.stderr.write(f"vitlens {chosen.command}: stopped{said}.\n")
+        sys.stderr.write(f"{speaker}: stopped{said}.\n")
         return INTERRUPTED
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(room: Any) -> list[str]:
+    """Names of a command's options, as its usage shows them."""
+    parser = argparse.ArgumentParser()
+    room.add_arguments(parser)
+    return re.findall(r"--([a-z][a-z-]*)", parser.format_usage())
+
+
+def _parser(command: str | None, room: Any) -> argparse.ArgumentParser:
+    """The parser, which knows the arguments of this command alone."""
     parser = argparse.ArgumentParser(
         prog="vitlens",
         description=_DESCRIPTION,
@@ -86,14 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     version = f"vitlens {importlib.metadata.version('vitlens')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for name, command in _COMMANDS.items():
+    for name, line in _COMMANDS.items():
         own = commands.add_parser(
             name,
-            help=command.HELP,
-            description=command.HELP + ".",
-            epilog=getattr(command, "EPILOG", None),
+            help=line,
+            description=line + ".",
+            epilog=getattr(room, "EPILOG", None) if name == command else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.add_arguments(own)
+        if name == command:
+            room.add_arguments(own)
     return parser

@@ -1,10 +1,37 @@
-"""Where a command writes: its file, and the folder beside it."""
+"""Where a command writes: its file, which is nobody else's, and the folder beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..errors import ComparisonError
+
+_OURS = b'<meta name="generator" content="vitlens">'
+"""What every page of vitlens has in its head, before its title."""
+
+_ENDINGS = (".html", ".htm", ".csv")
+
+
+def check_page(output: Path, such_as: str) -> None:
+    """Refuse a page that cannot be written, or that would take the place of a file that is none of vitlens's.
+
+    Args:
+        output: what `--output` names.
+        such_as: a name that would do, for messages.
+
+    Raises:
+        ComparisonError: it is a folder, its folder is not there, or it is another's file.
+
+    Example:
+        >>> check_page(Path("report.html"), "report.html")
+    """
+    _check_file(output, such_as)
+    if output.exists() and not _is_ours(output):
+        raise ComparisonError(
+            f"--output is {output}, a file that vitlens did not write.",
+            expected="a new file, or a page of vitlens to write anew",
+            remedy="Name another, or move that file away.",
+        )
 
 
 def file_and_folder(output: Path, such_as: str) -> tuple[Path, Path]:
@@ -21,13 +48,16 @@ def file_and_folder(output: Path, such_as: str) -> tuple[Path, Path]:
         >>> [str(path) for path in file_and_folder(Path("report.html"), "report.html")]
         ['report.html', 'report.data']
     """
-    beside = output.with_suffix(".data") if output.name else output
-    if output.is_dir() or not output.parent.is_dir() or output == beside:
+    # A dot may belong to the name itself, as in blur_0.5.
+    bare = output.stem if output.suffix.lower() in _ENDINGS else output.name
+    _check_file(output, such_as)
+    if output.suffix == ".data":
         raise ComparisonError(
             f"--output is {output}.",
-            expected="a file in a folder that is there",
-            remedy=f"Make the folder first, or name a file such as {such_as}.",
+            expected="a file, since a name with .data is for the folder beside one",
+            remedy=f"Name a file such as {such_as}.",
         )
+    beside = output.with_name(f"{bare}.data")
     if beside.exists() and not beside.is_dir():
         raise ComparisonError(
             f"{beside}, where the rows would be kept, is a file.",
@@ -35,3 +65,19 @@ def file_and_folder(output: Path, such_as: str) -> tuple[Path, Path]:
             remedy="Name another --output.",
         )
     return output, beside
+
+
+def _check_file(output: Path, such_as: str) -> None:
+    if not output.name or output.is_dir() or not output.parent.is_dir():
+        raise ComparisonError(
+            f"--output is {output}.",
+            expected="a file in a folder that is there",
+            remedy=f"Make the folder first, or name a file such as {such_as}.",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():  # a pipe, say, whose reading would wait
+        return False
+    with path.open("rb") as file:
+        return _OURS in file.read(2048)

@@ -19,10 +19,8 @@ from ..images import folder, frost, known, parse_conditions, register_corruption
 from ..running import activations
 from .checkpoints import check_sizes, device, loaded
 from .folders import held_out
-from .options import number, positive
+from .options import Several, number, positive
 from .tables import cell, crossed
-
-HELP = "Train a sparse autoencoder on a checkpoint's activations; the same command goes on with a stopped one"
 
 EPILOG = """\
 what is done:
@@ -111,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokens = "patch, cls, register, distillation or all (default patch)"
     group("--tokens", default="patch", metavar="KIND", help=tokens)
     conditions = "what the images go through, such as clean gaussian_blur@3 (default clean)"
-    group("--conditions", nargs="+", default=["clean"], metavar="NAME", help=conditions)
+    group("--conditions", action=Several, default=["clean"], metavar="NAME", help=conditions)
     group("--n-images", type=positive, metavar="N", help="so many images, spread evenly over the folder")
     group("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
     store = "where they are kept, or are already (default: FOLDER.store beside --output)"
@@ -133,7 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scale = "the base's autoencoder, for one of a tuned checkpoint: take its factor instead of fitting one"
     recipe.add_argument("--scale-of", type=Path, metavar="FOLDER", help=scale)
     options = "further settings of the kind, by sae-lens's names, such as l0_coefficient=2.0"
-    recipe.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help=options)
+    recipe.add_argument("--options", action=Several, default=[], metavar="NAME=VALUE", help=options)
 
     group = parser.add_argument_group("what is evaluated, kept and shown").add_argument
     on = "images to evaluate on, with the same folders of classes, instead of the held-out ones"

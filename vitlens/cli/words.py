@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 
-_OF_AN_SAE = (
-    "kind|d_sae|k_per_token|l1_coefficient|n_tokens|batch_size|learning_rate|n_holdout_tokens|"
-    "dead_window_tokens"
-)
-
-
-def _as_option(match: re.Match[str]) -> str:
-    value = match["value"]
-    return f"--{match['name'].replace('_', '-')}" + (f" {value}" if value else "")
-
-
-_SAID: Mapping[str, str | Callable[[re.Match[str]], str]] = {
+_SAID = {
     r'vitlens\.load\(path, architecture="([^"]+)"\)': r"--architecture \1",
+    r"Pass architecture= to vitlens\.load\.": "Pass --architecture.",
     r"\barchitecture=": "--architecture",
     r"\bnum_classes=(\d+)": r"--num-classes \1",
     r"vitlens\.save wrote": "vitlens wrote",
+    r"by vitlens\.save\b": "by vitlens",
+    r"a name that timm\.list_models\(\) lists": "a name that timm has",
+    r", or wrap the live module: HookedViT\(module\)": "",
     r"a folder for each class, or a mapping that says which they are": "a folder for each of them",
     r"Give classes=\{folder name: index\}\.": "Name a folder of images that has them.",
     r", or give classes=\{folder name: index\}\.": ".",
-    r"\bmargins names\b": "--margin names",
-    r"\bprimary names\b": "--primary names",
+    r"^(margin|primary)(?:s)? names\b": r"--\1 names",
+    r"^(seen|unseen) has\b": r"--pool \1 has",
+    r", or leave the single conditions out: pools_only=True\.": ".",
+    r"leave this analysis out\.": "leave it out of --analyses.",
+    r"a folder of them, registered once\. Write vitlens\.register_corruption\(.*\) first\.": "a folder of "
+    "them. Name it with --frost DIR.",
+    r"a key of vitlens\.CORRUPTIONS, or in a condition a group or an attack": "a corruption, a group or an "
+    "attack",
+    r", register it with vitlens\.register_corruption, or give .*\{'name': callable\}\.": ".",
+    r"Name each once, such as \[.*\]\.": "Name each once.",
+    r", or an objective\. Aim inside: objective=.*\(hook_name\)\.": ". Leave the attack out.",
+    r"^(eps|alpha)_pixel is": r"\1 is",
+    r"Write \(0, 1/8\) for low frequencies and \(1/8, 0\.71\) for": "Write band=0-1/8 for low frequencies "
+    "and band=1/8-0.71 for",
+    r"Give the indices .* say FinetuneConfig\(new_head=(\d+)\)\.": r"Train a new head: --new-head \1.",
+    r"Correct the FinetuneConfig\.": "Correct it.",
+    r"\bconfig\.(?=\w+: )": "",
+    r"^The precision\b": "--precision",
     r"^num_workers\b": "--num-workers",
-    rf"^(?P<name>{_OF_AN_SAE})(?P<value>)(?= is )": _as_option,
-    rf"(?<=ower |Pass )(?P<name>{_OF_AN_SAE})\b(?:=(?P<value>\d+))?": _as_option,
     r"^dtype is\b": "--store-dtype is",
     r"\bdtype='bfloat16'": "--store-dtype bfloat16",
     r"Write vitlens\.register_corruption\(.*\) first\.": "Name it with --frost.",
     r"See model\.hook_names\.": "In Python, vitlens.load(FILE).hook_names lists them.",
     r"\bName another output\b": "Name another --output",
-    r"^precision\b|^The precision\b": "--precision",
+    r"^precision\b": "--precision",
 }
 
 
-def spoken(message: str) -> str:
+def spoken(message: str, options: Iterable[str] = ()) -> str:
     """A message with the command's options in it.
+
+    Args:
+        message: an error's.
+        options: the command's, without their dashes; arguments of Python's that are called alike are said
+            as these.
 
     Example:
         >>> spoken('Pass vitlens.load(path, architecture="deit_tiny_patch16_224").')
         'Pass --architecture deit_tiny_patch16_224.'
+        >>> spoken("steps is 0, or leave batch_size out.", ["steps", "batch-size"])
+        '--steps is 0, or leave --batch-size out.'
+        >>> spoken("Pass batch_size=32.", ["batch-size"])
+        'Pass --batch-size 32.'
     """
     for pattern, words in _SAID.items():
         message = re.sub(pattern, words, message)
+    for option in options:
+        name = option.replace("-", "_")
+        # A single word may be one of the sentence's own, but where it begins it.
+        is_word = "_" not in name
+        place = rf"^{name}(?= (?:is|has|names)\b)" if is_word else rf"(?<![\w/.'\"-]){name}(?![\w/'\"])"
+        message = re.sub(rf"{place}=(?=[\w'\"\[(])", f"--{option} ", message)
+        message = re.sub(rf"{place}=?", f"--{option}", message)
     return message

@@ -122,7 +122,7 @@ def transfer(
         )
     reference = checkpoints[0] if reference is None else reference
     check_known([reference], "reference", "checkpoint", checkpoints)
-    groups = _checked_groups(data, seen, unseen, clean)
+    groups = checked_groups(data, seen, unseen, clean)
     scalars = {each.name: each for each in per_image_metrics(data, n_classes=n_classes) if not each.is_map}
     metrics = [name for name in PRIMARY if name in scalars] if metrics is None else metrics
     check_known(metrics, "metrics", "scalar metric", list(scalars))
@@ -252,9 +252,10 @@ def _shares(
     return np.where(np.isfinite(whole), whole, np.nan), drawn
 
 
-def _checked_groups(
+def checked_groups(
     data: xr.Dataset, seen: Sequence[str], unseen: Sequence[str], clean: str | None
 ) -> dict[str, list[str]]:
+    """The groups by name, once it is sure that they are conditions of the data, and apart."""
     conditions = [str(name) for name in data["condition"].values]
     groups = check_pools({SEEN: seen, UNSEEN: unseen}, conditions)
     if clean is not None and clean not in conditions:
