@@ -56,6 +56,7 @@ def test_a_folder_of_frost_is_used(photo, tmp_path, monkeypatch):
         (["{photo}", "--size", "3"], "--size is 3"),
         (["{photo}", "--jpeg-quality", "300", "--only", "contrast"], "300"),
         (["{photo}", "--frost", "nowhere"], "nowhere"),
+        (["{photo}", "--only", "frost"], "Name a folder of photographs: --frost DIR.\n"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(photo, tmp_path, capsys, arguments, message):
@@ -82,3 +83,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(photo, tmp_
     said = capsys.readouterr().err
     assert "Expected: a file in a folder that is there" in said
     assert "picture" not in said
+
+
+def test_no_file_but_a_page_of_vitlens_is_written_over(photo, capsys):
+    assert main(["corrupt", str(photo), "--output", str(photo), "--only", "contrast"]) == 1
+    assert "a file that vitlens did not write" in capsys.readouterr().err
+    page = photo.with_name("sheet.html")
+    for _ in range(2):
+        line = ["corrupt", str(photo), "--output", str(page), "--only", "contrast", "--size", "32"]
+        assert main(line) == 0

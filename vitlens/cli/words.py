@@ -23,6 +23,7 @@ _SAID = {
     r"leave this analysis out\.": "leave it out of --analyses.",
     r"a folder of them, registered once\. Write vitlens\.register_corruption\(.*\) first\.": "a folder of "
     "them. Name it with --frost DIR.",
+    r": --frost DIR on the command line, or vitlens\.register_corruption\(.*\)\.": ": --frost DIR.",
     r"a key of vitlens\.CORRUPTIONS, or in a condition a group or an attack": "a corruption, a group or an "
     "attack",
     r", register it with vitlens\.register_corruption, or give .*\{'name': callable\}\.": ".",
