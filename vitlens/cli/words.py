@@ -34,7 +34,7 @@ _SAID = {
     "and band=1/8-0.71 for",
     r"Give the indices .* say FinetuneConfig\(new_head=(\d+)\)\.": r"Train a new head: --new-head \1.",
     r"Correct the FinetuneConfig\.": "Correct it.",
-    r"\bconfig\.(?=\w+: )": "",
+    r"(?<=[( ])config\.(?=\w+: )": "",
     r"^The precision\b": "--precision",
     r"^num_workers\b": "--num-workers",
     r"^dtype is\b": "--store-dtype is",
