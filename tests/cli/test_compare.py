@@ -13,6 +13,7 @@ from PIL import Image
 
 import vitlens as vl
 from vitlens.cli import compare, main, measures
+from vitlens.cli.places import file_and_folder
 from vitlens.testing import randomize
 
 
@@ -341,7 +342,7 @@ def test_a_name_may_have_a_dot_of_its_own(tmp_path):
         "blur_0.5": "blur_0.5.data",
         "blur_0.1.html": "blur_0.1.data",
     }.items():
-        assert compare._places(tmp_path / name) == (tmp_path / name, tmp_path / beside)
+        assert file_and_folder(tmp_path / name, "report.html") == (tmp_path / name, tmp_path / beside)
 
 
 def test_a_report_of_vitlens_may_be_written_anew_and_no_other_page(workplace, capsys):

@@ -239,7 +239,7 @@ def test_ctrl_c_says_that_the_command_goes_on(workplace, capsys, monkeypatch):
         ("--kind batchtopk", "--kind is 'batchtopk'.*nearest is 'batch_topk'"),
         ("--kind vanilla", "--k-per-token is given with the kind vanilla.*batch_topk or topk or matryoshka"),
         ("--l1-coefficient 2", "--l1-coefficient is given with the kind batch_topk.*vanilla"),
-        ("--k-per-token 33", "--k-per-token is 33 and d_sae 32.*Lower --k-per-token"),
+        ("--k-per-token 33", "--k-per-token is 33 and --d-sae 32.*Lower --k-per-token"),
         ("--learning-rate -1", "--learning-rate is -1"),
         ("--learning-rate nan", "--learning-rate is nan"),
         ("--batch-size 0", "--batch-size is 0.*Pass --batch-size 4096"),

@@ -66,7 +66,7 @@ def needs_classes(model: HookedViT, who: object) -> None:
     Raises:
         AnalysisError: the model has no classes.
     """
-    if model.cfg.n_classes == 0 or model.cfg.pool == "none":
+    if not model.cfg.has_classifier:
         raise AnalysisError(
             f"{type(who).__name__} needs classes; this model has no classifier "
             f"(n_classes {model.cfg.n_classes}, pool '{model.cfg.pool}').",

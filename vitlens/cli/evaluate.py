@@ -152,7 +152,7 @@ def _ready(
     """A checkpoint and its images, if it can be evaluated on them."""
     model = loaded(path, chosen.architecture, chosen.num_classes, place)
     with _about(name):
-        if model.cfg.n_classes == 0 or model.cfg.pool == "none":
+        if not model.cfg.has_classifier:
             raise AnalysisError(
                 "There is no classifier.",
                 expected="checkpoints with a classification head, whose answers are right or wrong",

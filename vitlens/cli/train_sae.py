@@ -203,7 +203,7 @@ def run(chosen: argparse.Namespace) -> None:
             model,
             shown,
             conditions=conditions,
-            splice=model.cfg.n_classes > 0 and model.cfg.pool != "none",
+            splice=model.cfg.has_classifier,
             output=chosen.output / "evaluation",
             **passes,
             progress=progress,

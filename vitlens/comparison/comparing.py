@@ -114,9 +114,8 @@ def compare(
                 stacklevel=2,
             )
     reference, model = next(iter(models.items()))
-    has_classes = model.cfg.n_classes > 0 and model.cfg.pool != "none"
     if analyses is None:
-        classified: list[AnyAnalysis] = [Prediction(), LogitLens()] if has_classes else []
+        classified: list[AnyAnalysis] = [Prediction(), LogitLens()] if model.cfg.has_classifier else []
         analyses = [*classified, AttentionEntropy()]
     settled = settings(
         models,
@@ -148,7 +147,7 @@ def compare(
         progress=progress,
     )
     named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
-    items = choose(dataset, n_examples, sorted(named)) if n_examples and has_classes else []
+    items = choose(dataset, n_examples, sorted(named)) if n_examples and model.cfg.has_classifier else []
     features = similarity = galleries = None
     if saes is not None:
         features, similarity, galleries = compare_features(

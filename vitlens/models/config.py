@@ -53,6 +53,11 @@ class ViTConfig:
         return len(self.prefix_kinds)
 
     @property
+    def has_classifier(self) -> bool:
+        """Whether an image gets one answer among classes: there is a head, and tokens are pooled for it."""
+        return self.n_classes > 0 and self.pool != "none"
+
+    @property
     def required_image_size(self) -> tuple[int, int] | None:
         """The one (height, width) that the model takes; None when it takes any."""
         return None if self.any_image_size else self.image_size

@@ -212,7 +212,7 @@ def _hooks(asked: _Asked, model: HookedViT) -> Mapping[str, Reduction]:
 
 
 def _gradient_hooks(asked: _Asked, model: HookedViT) -> Sequence[str]:
-    if model.cfg.n_classes == 0 or model.cfg.pool == "none":
+    if not model.cfg.has_classifier:
         raise AnalysisError(
             f"{asked.owner.who} needs the correct class's logit; this model has no classifier.",
             expected="a model with a classification head",

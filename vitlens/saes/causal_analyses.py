@@ -112,7 +112,7 @@ class FeatureEffect(Rerun):
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
         """The SAE's hook whole, and what enters its block."""
-        if model.cfg.n_classes == 0 or model.cfg.pool == "none":
+        if not model.cfg.has_classifier:
             raise SAEError(
                 f"The model has no classifier (n_classes {model.cfg.n_classes}, pool '{model.cfg.pool}').",
                 expected="a model with a classification head, whose answers say what features do",

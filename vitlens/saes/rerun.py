@@ -25,7 +25,7 @@ class Rerun(OfSAE):
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
         """The SAE's hook whole, and what enters its block."""
         self.place.check(model)
-        if model.cfg.n_classes == 0 or model.cfg.pool == "none":
+        if not model.cfg.has_classifier:
             raise SAEError(
                 f"The model has no classifier (n_classes {model.cfg.n_classes}, pool '{model.cfg.pool}').",
                 expected="a model with a classification head, whose answers say what a splice loses",

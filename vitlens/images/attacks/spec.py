@@ -177,7 +177,7 @@ class Attack:
         """
         if self.objective is not None:
             model.check_hook_names(self.objective.hook_names)
-        elif model.cfg.n_classes < 2 or model.cfg.pool == "none":
+        elif model.cfg.n_classes < 2 or not model.cfg.has_classifier:
             raise ConditionError(
                 "The attack raises the cross-entropy of the correct class, and this model has no classifier.",
                 expected="a model with at least two classes, or an objective",
