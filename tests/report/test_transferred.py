@@ -121,3 +121,23 @@ def test_similarity_is_said_with_its_interval_and_verdict():
     )
     assert "[" not in second
     assert "0.954</td>" in features_html(None, rows)
+
+
+def test_a_similarity_that_is_not_known_is_said_with_the_reason():
+    rows = pd.DataFrame(
+        {
+            "kind": ["vanilla"],
+            "checkpoint": ["tuned"],
+            "similarity_share": [np.nan],
+            "ci_low": [np.nan],
+            "ci_high": [np.nan],
+            "threshold": [0.9],
+            "verdict": ["undecided"],
+            "reason": ["no seed-to-seed similarity"],
+        }
+    )
+    (line,) = similarity_lines(rows)
+    assert line == (
+        "vanilla, tuned: similarity share not known (no seed-to-seed similarity), undecided "
+        "(equivalent from 0.9 on)."
+    )

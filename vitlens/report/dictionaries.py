@@ -90,7 +90,9 @@ def similarity_lines(similarity: pd.DataFrame | None) -> list[str]:
         interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if all(map(math.isfinite, ends)) else ""
         rule = f" (equivalent from {row['threshold']:g} on)" if "threshold" in row else ""
         statistic = f" by {row['statistic']}".replace("_", " ") if row.get("statistic") else ""
-        share = f"similarity share{statistic} {row['similarity_share']:.2f}{interval}"
+        value = row["similarity_share"]
+        known = f" {value:.2f}{interval}" if math.isfinite(value) else f" not known ({row.get('reason', '')})"
+        share = f"similarity share{statistic}{known.replace(' ()', '')}"
         said.append(f"{kind}, {row['checkpoint']}: {share}, {row['verdict']}{rule}.")
     return said
 
