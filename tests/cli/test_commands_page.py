@@ -4,15 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
-import timm
 from PIL import Image
 
 import vitlens as vl
 from vitlens.cli import main
 from vitlens.cli.main import _COMMANDS
-from vitlens.testing import randomize
+
+from .made import model, photographs
 
 QUICK = {
     "compare": "--no-progress",
@@ -34,18 +33,12 @@ def calls():
 def workplace(tmp_path, monkeypatch):
     """A folder with the checkpoints, photographs and photo that the page names."""
     monkeypatch.chdir(tmp_path)
-    generator = np.random.default_rng(0)
     for seed, name in enumerate(("base", "tuned")):
-        vit = timm.models.VisionTransformer(
-            img_size=32, patch_size=8, embed_dim=16, depth=10, num_heads=2, num_classes=2
-        )
-        vl.save(vl.HookedViT(randomize(vit, seed)), f"{name}.safetensors")
-        (tmp_path / "photographs" / name).mkdir(parents=True)
-        for index in range(4):
-            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photographs" / name / f"{index}.png")
+        vl.save(model(seed, patch_size=8, depth=10), f"{name}.safetensors")
+    photographs([tmp_path / "photographs" / name for name in ("base", "tuned")], 4)
     (tmp_path / "held_out").symlink_to("photographs")
-    Image.fromarray(pixels).save("photo.jpg")
+    with Image.open("photographs/base/0.png") as photo:
+        photo.save("photo.jpg")
     return tmp_path
 
 

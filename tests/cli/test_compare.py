@@ -3,30 +3,17 @@
 import argparse
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 import xarray as xr
-from PIL import Image
 
 import vitlens as vl
 from vitlens.cli import compare, main, measures
 from vitlens.cli.places import file_and_folder
-from vitlens.testing import randomize
 
-
-def model(seed, **changes):
-    settings = {
-        "img_size": 32,
-        "patch_size": 16,
-        "embed_dim": 16,
-        "depth": 2,
-        "num_heads": 2,
-        "num_classes": 2,
-    }
-    return vl.HookedViT(randomize(timm.models.VisionTransformer(**settings | changes), seed))
+from .made import model, photographs
 
 
 @pytest.fixture
@@ -35,12 +22,7 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     vl.save(model(0), "base.safetensors")
     vl.save(model(1), "tuned.safetensors")
-    generator = np.random.default_rng(0)
-    for name in ("data/cat", "data/dog"):
-        (tmp_path / name).mkdir(parents=True)
-        for index in range(4):
-            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    photographs([tmp_path / "data" / name for name in ("cat", "dog")], 4)
     return tmp_path
 
 

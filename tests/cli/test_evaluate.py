@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 import xarray as xr
-from PIL import Image
 from scipy import stats
 
 import vitlens as vl
@@ -17,33 +16,17 @@ from vitlens.cli import evaluate, main
 from vitlens.cli.scores import METRICS, scores
 from vitlens.comparison.corruption_error import complete_corruptions
 from vitlens.comparison.statistics import mean_interval, resample_counts
-from vitlens.testing import randomize
 
-
-def model(seed, **changes):
-    settings = {
-        "img_size": 32,
-        "patch_size": 16,
-        "embed_dim": 16,
-        "depth": 2,
-        "num_heads": 2,
-        "num_classes": 6,
-    }
-    return vl.HookedViT(randomize(timm.models.VisionTransformer(**settings | changes), seed))
+from .made import model, photographs
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with two checkpoints of different shapes and images of their six classes."""
     monkeypatch.chdir(tmp_path)
-    vl.save(model(0), "base.safetensors")
-    vl.save(model(1, img_size=48, depth=1), "large.safetensors")
-    generator = np.random.default_rng(0)
-    for name in "abcdef":
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for index in range(3):
-            pixels = generator.integers(0, 256, (60, 60, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{index}.png")
+    vl.save(model(num_classes=6), "base.safetensors")
+    vl.save(model(1, img_size=48, depth=1, num_classes=6), "large.safetensors")
+    photographs([tmp_path / "data" / name for name in "abcdef"], 3, size=60)
     return tmp_path
 
 

@@ -4,17 +4,16 @@ import argparse
 import dataclasses
 import re
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 
 import vitlens as vl
 from vitlens.cli import finetune, main
-from vitlens.testing import randomize
 from vitlens.training import losses
 from vitlens.training.config import FinetuneConfig
+
+from .made import model, photographs
 
 
 @pytest.fixture
@@ -22,20 +21,9 @@ def workplace(tmp_path, monkeypatch):
     """A folder with weights for two classes and images of them."""
     monkeypatch.chdir(tmp_path)
     vl.save(model(), "base.safetensors")
-    generator = np.random.default_rng(0)
-    for name in ("data/cat", "data/dog", "held_out/cat", "held_out/dog", "three/a", "three/b", "three/c"):
-        (tmp_path / name).mkdir(parents=True)
-        for index in range(3):
-            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    folders = ("data/cat", "data/dog", "held_out/cat", "held_out/dog", "three/a", "three/b", "three/c")
+    photographs([tmp_path / name for name in folders], 3)
     return tmp_path
-
-
-def model():
-    module = timm.models.VisionTransformer(
-        img_size=32, patch_size=16, embed_dim=16, depth=2, num_heads=2, num_classes=2
-    )
-    return vl.HookedViT(randomize(module))
 
 
 QUICK = "--data data --output run --no-progress --batch-size 4"

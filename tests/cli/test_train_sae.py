@@ -9,44 +9,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import timm
 import torch
-from PIL import Image
 
 import vitlens as vl
 from vitlens.cli import main, sae_settings, train_sae
-from vitlens.testing import randomize
+
+from .made import model, photographs
 
 ROOT = Path(__file__).parents[2]
 HOOK = "blocks.1.hook_resid_post"
-
-
-def model(seed, **changes):
-    settings = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": 16,
-        "depth": 2,
-        "num_heads": 2,
-        "num_classes": 2,
-    }
-    return vl.HookedViT(randomize(timm.models.VisionTransformer(**settings | changes), seed))
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with two checkpoints for two classes and images of them."""
     monkeypatch.chdir(tmp_path)
-    vl.save(model(0), "base.safetensors")
-    vl.save(model(1), "tuned.safetensors")
-    generator = np.random.default_rng(0)
-    for name in ("data/cat", "data/dog", "others/cat", "others/dog", "three/a", "three/b", "three/c"):
-        (tmp_path / name).mkdir(parents=True)
-        for index in range(8 if name.startswith("data") else 2):
-            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    vl.save(model(0, patch_size=8), "base.safetensors")
+    vl.save(model(1, patch_size=8), "tuned.safetensors")
+    photographs([tmp_path / "data" / name for name in ("cat", "dog")], 8)
+    photographs(
+        [tmp_path / name for name in ("others/cat", "others/dog", "three/a", "three/b", "three/c")], 2
+    )
     return tmp_path
 
 
