@@ -292,3 +292,12 @@ def test_the_help_tells_what_is_measured_and_its_calls_are_understood(capsys):
 
 def test_every_metric_is_shown_in_words():
     assert set(METRICS) >= {"top1_accuracy", "entropy_nats", "calibration_error", "corruption_error"}
+
+
+def test_a_table_that_is_not_ours_is_left_as_it_is(workplace, capsys):
+    (workplace / "mine.csv").write_text("a,b\n1,2\n")
+    assert main([*LINE.split(), "--output", "mine.csv"]) == 1
+    assert "a file that vitlens did not write" in capsys.readouterr().err
+    assert (workplace / "mine.csv").read_text() == "a,b\n1,2\n"
+    line = [*LINE.split(), "--output", "ours.csv"]
+    assert main(line) == main(line) == 0  # its own it writes anew

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from ..errors import PixelError
 from ..images import frost, register_corruption
 from ..images.decoding import read_rgb
-from .options import Several
+from .options import Several, number
 from .places import check_page
 
 _SIZE_HELP = "side of the square shown (default 224); 0 keeps the photograph's own size"
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--only", action=Several, metavar="NAME", help="some corruptions instead of all")
     add("--frost", type=Path, metavar="DIR", help="a folder of photographs of frost")
     add("--size", type=int, default=224, metavar="PIXELS", help=_SIZE_HELP)
-    add("--seed", type=int, default=0, help="of the random draws (default 0)")
+    add("--seed", type=number, default=0, help="of the random draws (default 0)")
     add("--jpeg-quality", type=int, metavar="Q", help="store each picture as JPEG; ImageNet-C has 85")
 
 

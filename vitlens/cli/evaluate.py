@@ -24,8 +24,8 @@ from ..models import HookedViT, weights_sha256
 from ..running import run as measure
 from .checkpoints import check_sizes, device, loaded, named_as_typed
 from .options import Several, number, positive
-from .places import file_and_folder
-from .scores import METRICS, scores
+from .places import check_table, file_and_folder
+from .scores import COLUMNS, METRICS, scores
 from .tables import cell, crossed
 
 EPILOG = """\
@@ -143,6 +143,7 @@ def _places(output: Path | None) -> tuple[Path | None, Path | None]:
             expected="the name of a table, ending with .csv",
             remedy="Name a file such as accuracy.csv; reports are made by vitlens compare.",
         )
+    check_table(output, "accuracy.csv", ("checkpoint", *COLUMNS))
     return file_and_folder(output, "accuracy.csv")
 
 

@@ -18,7 +18,7 @@ from ..images import folder, frost, register_corruption
 from ..models import load
 from .checkpoints import check_sizes
 from .folders import held_out
-from .options import Several
+from .options import Several, number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +160,7 @@ _RECIPE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "metavar": "N",
             "help": "steps after which the model is kept, 0 for the start",
         },
-        "seed": _some(int, "N", "of order, corruptions, dropout and a new head (default 0)"),
+        "seed": _some(number, "N", "of order, corruptions, dropout and a new head (default 0)"),
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ComparisonError
@@ -26,12 +27,25 @@ def check_page(output: Path, such_as: str) -> None:
         >>> check_page(Path("report.html"), "report.html")
     """
     _check_file(output, such_as)
-    if output.exists() and not _is_ours(output):
-        raise ComparisonError(
-            f"--output is {output}, a file that vitlens did not write.",
-            expected="a new file, or a page of vitlens to write anew",
-            remedy="Name another, or move that file away.",
-        )
+    _check_ours(output, _OURS)
+
+
+def check_table(output: Path, such_as: str, columns: Sequence[str]) -> None:
+    """Refuse a table that cannot be written, or that would take the place of a file that has other columns.
+
+    Args:
+        output: what `--output` names.
+        such_as: a name that would do, for messages.
+        columns: of the table to be written, the first ones.
+
+    Raises:
+        ComparisonError: it is a folder, its folder is not there, or it is another's file.
+
+    Example:
+        >>> check_table(Path("accuracy.csv"), "accuracy.csv", ["checkpoint", "condition"])
+    """
+    _check_file(output, such_as)
+    _check_ours(output, ",".join(columns).encode())
 
 
 def file_and_folder(output: Path, such_as: str) -> tuple[Path, Path]:
@@ -76,8 +90,16 @@ def _check_file(output: Path, such_as: str) -> None:
         )
 
 
-def _is_ours(path: Path) -> bool:
-    if not path.is_file():  # a pipe, say, whose reading would wait
-        return False
-    with path.open("rb") as file:
-        return _OURS in file.read(2048)
+def _check_ours(output: Path, sign: bytes) -> None:
+    """Refuse a file that is there without the sign that vitlens's have at their beginning."""
+    if not output.exists():
+        return
+    if output.is_file():  # and no pipe, say, whose reading would wait
+        with output.open("rb") as file:
+            if sign in file.read(2048):
+                return
+    raise ComparisonError(
+        f"--output is {output}, a file that vitlens did not write.",
+        expected="a new file, or one of vitlens to write anew",
+        remedy="Name another, or move that file away.",
+    )
