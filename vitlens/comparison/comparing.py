@@ -85,8 +85,9 @@ def compare(
         ComparisonError: there are fewer than two checkpoints, no SAEs that can be matched, or `output` holds
             another comparison.
         ArchitectureError: the architectures of the checkpoints, or of the random-weight model, differ.
-        AnalysisError, CheckpointError, ConditionError, DatasetError, HookError, LabelError, PixelError,
-            SAEError: as `vitlens.run`; or SAEs fit neither each other nor the models.
+        AnalysisError, CheckpointError, ConditionError, DatasetError, LabelError, PixelError: as
+            `vitlens.run`.
+        SAEError, HookError: SAEs fit neither each other nor the models.
 
     Example:
         >>> import timm, vitlens as vl
