@@ -7,9 +7,6 @@ from jaxtyping import Float, Float64, Int
 
 from .draws import paired_spread
 
-KINDS = ("d_z", "cohens_g")
-"""Names in a summary: of means, and of proportions."""
-
 
 def d_z(differences: Float[np.ndarray, "image cell"]) -> Float64[np.ndarray, " cell"]:
     """Mean of each column's differences over their standard deviation.

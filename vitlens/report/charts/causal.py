@@ -16,7 +16,7 @@ from .heatmaps import Axes, heatmaps
 from .panels import Grid
 from .reading import clean_first, image_mean, n_images, names
 from .rows import hover_head
-from .style import NEUTRAL, escape, finish, looks, wrap
+from .style import NEUTRAL, escape, looks, wrap
 from .variables import further_dims, known_labels
 
 MEASURES = {"transplant_correct": "accuracy", "transplant_log_probability": "log_probability"}
@@ -173,7 +173,7 @@ def patching_agreement(data: xr.Dataset) -> go.Figure | None:
     several = (
         "r in the legend's order, its interval at the pointer" if len(look) > 1 else "r with its interval"
     )
-    return finish(
+    return grid.finish(
         figure,
         title="Attribution patching against the transplant itself",
         subtitle=f"a point for each of {len(labels)} components; means over {n_images(data)}; {several}",
@@ -181,11 +181,7 @@ def patching_agreement(data: xr.Dataset) -> go.Figure | None:
         "into the reference: what a gradient says beforehand, against what happens. On the dotted line both "
         "agree. r is Pearson's correlation over components, with a 95 % bootstrap interval over images; it "
         "leans on the components that do most.",
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
-        panel_title_lines=grid.title_lines,
         legend=[wrap(name, 40) for name in look],
-        min_width_px=grid.min_width_px,
     )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from ...comparison.sae_groups import KIND_WORDS
 from .behind import add
 from .panels import Grid
-from .style import NEUTRAL, Look, escape, finish, wrap
+from .style import NEUTRAL, Look, escape, wrap
 
 ROLE_WORDS = {"seeds": "two seeds of one checkpoint", "unrelated": "unrelated model"}
 NULLS = {"seeds": Look(NEUTRAL, "circle", "dash"), "unrelated": Look(NEUTRAL, "circle", "dot")}
@@ -151,7 +151,7 @@ def feature_similarity(features: pd.DataFrame | None, looks: Mapping[str, Look])
     figure.update_xaxes(range=[lowest, 1.01], zeroline=False, dtick=0.2, tick0=0)
     figure.update_yaxes(range=[-2, 102], dtick=25, tick0=0, zeroline=False)
     grid.label(figure, x="decoder cosine of the nearest feature", y="share of features (%)")
-    return finish(
+    return grid.finish(
         figure,
         title="Similarity of SAE features",
         subtitle="cumulative share of live features; bands: range over pairs of SAEs",
@@ -160,11 +160,7 @@ def feature_similarity(features: pd.DataFrame | None, looks: Mapping[str, Look])
         "other's; a curve further right means more alike. Two seeds of one checkpoint show how "
         "alike features can "
         "be, an unrelated (random-weight) model how alike they are by chance.",
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
-        panel_title_lines=grid.title_lines,
         legend=list(legend),
-        min_width_px=grid.min_width_px,
     )
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from .heatmaps import rounded
 from .panels import Grid
 from .reading import n_images, names
-from .style import SEQUENTIAL, escape, finish
+from .style import SEQUENTIAL, escape
 
 _PANEL_PX = 250.0
 
@@ -81,7 +81,7 @@ def fourier_heat_map_figure(data: xr.Dataset) -> go.Figure:
     figure.update_xaxes(showgrid=False, zeroline=False, nticks=5)
     figure.update_yaxes(showgrid=False, zeroline=False, nticks=5)
     grid.label(figure, x="across (cycles per pixel)", y="downward (cycles per pixel)")
-    figure = finish(
+    figure = grid.finish(
         figure,
         title="Error under a single wave, by its frequency",
         subtitle=f"{n_images(data)}; {100 * data.attrs['level']:g} % Wilson intervals at the pointer",
@@ -89,11 +89,7 @@ def fourier_heat_map_figure(data: xr.Dataset) -> go.Figure:
         f"sign, its norm {data.attrs['l2_norm_pixel']:g} on pixels from 0 to 1. In the middle stand low "
         "frequencies, at the corners high ones; opposite frequencies are the same wave. Cells share their "
         "images, and so chance moves them together.",
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
         right_px=84,
-        panel_title_lines=grid.title_lines,
-        min_width_px=grid.min_width_px + 68,
     )
     figure.layout.meta = {**figure.layout.meta, "section": "Accuracy"}
     return figure

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from .behind import array_rows, keep
 from .panels import Grid
 from .reading import clean_first
-from .style import DIVERGING, SEQUENTIAL, escape, finish, lines, tick_step, wrap
+from .style import DIVERGING, SEQUENTIAL, escape, lines, tick_step, wrap
 
 MARKS = {(True, True): "▲", (True, False): "△", (False, True): "▼", (False, False): "▽"}
 """By whether a value is above 0, and whether it is marked: colors alone lose the sign in print."""
@@ -200,17 +200,14 @@ def heatmaps(
     figure.update_xaxes(**_ticks(means[axes.column].values, 8), **plain)
     figure.update_yaxes(**_ticks(means[axes.row].values, 13), **plain)
     grid.label(figure, x=axes.column, y=axes.row)
-    return finish(
+    return grid.finish(
         figure,
         title=title,
         subtitle=subtitle,
         caption=caption,
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
         right_px=84,
-        panel_title_lines=grid.title_lines,
         menus=menus,
-        min_width_px=max(grid.min_width_px + 68, 560 if len(menus) > 1 else 320),
+        least_width_px=560 if len(menus) > 1 else 320,
     )
 
 

@@ -115,18 +115,14 @@ def lens_accuracy(data: xr.Dataset, name: str = "lens_rank", lens: str = "logit"
     figure.update_yaxes(zeroline=False, **PERCENT)
     grid.label(figure, x="resid_layer", y="lens accuracy (%)")
     reads = "" if lens == "logit" else ", through the lens's own translation of that layer"
-    return finish(
+    return grid.finish(
         figure,
         title=f"{escape(lens.capitalize())}-lens accuracy by layer",
         subtitle=f"{n_images(data)} per condition; bands: 95 % Wilson intervals",
         caption="Share of images whose correct class comes first when the model's own final norm, pooling "
         f"and head read the residual stream at each resid_layer{reads}; the last place is the model's own "
         "accuracy.",
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
-        panel_title_lines=grid.title_lines,
         legend=[wrap(checkpoint, 40) for checkpoint in checkpoints],
-        min_width_px=grid.min_width_px,
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import AXIS_PX, CHARACTER_PX, FONT_PX, LINE_PX, lines, wrap
+from .style import AXIS_PX, CHARACTER_PX, FONT_PX, LINE_PX, finish, lines, wrap
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,27 @@ class Grid:
             subplot_titles=[wrap(title, self.title_columns) for title in self.titles],
         )
         return figure.update_annotations(font_size=FONT_PX + 1)  # plotly's own size is too tall for its band
+
+    def finish(
+        self, figure: go.Figure, *, right_px: float = 16, least_width_px: float = 0, **words: Any
+    ) -> go.Figure:
+        """`style.finish` of these panels.
+
+        Args:
+            figure: the drawn panels.
+            right_px: right margin; what it takes beyond the usual one is added to the width.
+            least_width_px: width that the figure takes in any case.
+            words: what else `style.finish` takes: title, subtitle, caption, legend, menus.
+        """
+        return finish(
+            figure,
+            plot_px=self.plot_px,
+            left_px=self.left_px,
+            right_px=right_px,
+            panel_title_lines=self.title_lines,
+            min_width_px=max(self.min_width_px + right_px - 16, least_width_px),
+            **words,
+        )
 
     def place(self, panel: int) -> dict[str, int]:
         """Row and column of a panel, as plotly counts them."""

@@ -8,7 +8,7 @@ import xarray as xr
 from ...comparison.words import kind_words
 from .lines import AXIS_COLUMNS, PERCENT, draw_lines, line_grid
 from .reading import names
-from .style import escape, finish, looks, tick_step, wrap
+from .style import escape, looks, tick_step, wrap
 from .variables import KIND_DIMS, PLACE_DIMS, PLACE_WORDS, RUN_DIMS, Means, quantity
 
 
@@ -75,16 +75,12 @@ def profile(data: xr.Dataset, name: str) -> go.Figure:
     else:
         source = f", with a {interval} from its standard error" if interval else ""
         caption = f"One value for the whole set of images at {where}{source}."
-    return finish(
+    return grid.finish(
         figure,
         title=shown.title,
         subtitle=f"{shown.n_words(data)}; {f'bands: {interval}s' if interval else 'no interval is known'}"
         + (f"; tokens: {escape(kind_words(kinds[0]))}" if len(kinds) == 1 else ""),
         caption=caption,
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
-        panel_title_lines=grid.title_lines,
         legend=[wrap(checkpoint, 40) for checkpoint in checkpoints],
         menus=[menu] if len(kinds) > 1 else [],
-        min_width_px=grid.min_width_px,
     )

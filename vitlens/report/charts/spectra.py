@@ -9,7 +9,7 @@ import xarray as xr
 from .behind import array_rows, keep
 from .panels import Grid
 from .reading import n_images, names
-from .style import NEUTRAL, PALETTE, escape, finish
+from .style import NEUTRAL, PALETTE, escape
 
 HIGH_FREQUENCY = 1 / 8
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -72,7 +72,7 @@ def corruption_spectra(measured: xr.Dataset | None) -> go.Figure | None:
     grid.label(figure, x="frequency (cycles per pixel)", y="power")
     own = own.expand_dims(condition=conditions)
     keep(figure, array_rows({"power_of_change": power, "power_of_image": own}))
-    return finish(
+    return grid.finish(
         figure,
         title="Spectra of the corruptions",
         subtitle=f"mean over {n_images(measured).replace('image', 'example image')}; the line stands at 1/8 "
@@ -80,9 +80,5 @@ def corruption_spectra(measured: xr.Dataset | None) -> go.Figure | None:
         caption="Power of the change in brightness that a corruption makes, by frequency, beside the clean "
         "images' own. Right of the line is what counts as high frequency; above each panel stands the share "
         "of the change's energy that lies there.",
-        plot_px=grid.plot_px,
-        left_px=grid.left_px,
-        panel_title_lines=grid.title_lines,
         legend=list(legend),
-        min_width_px=grid.min_width_px,
     )
