@@ -313,7 +313,7 @@ def kept(images, tmp_path):
 def test_a_comparison_that_broke_off_goes_on_and_gives_the_same(images, kept):
     many = [dict(item, image_id=f"{place}") for place, item in enumerate(images * 12)]
     with pytest.raises(vl.errors.DatasetError, match="gone"):
-        kept(Stops(many, at=270), n_examples=0)
+        kept(Stops(many, at=270), n_examples=0, on_bad_image="raise")
     again = Stops(many)
     made = kept(again, n_examples=0)
     assert again.n_read == len(many) - 256 + 2 * 8  # the first part is not measured again

@@ -106,7 +106,7 @@ def test_workers_give_what_reading_here_gives_and_leave_the_random_state_alone()
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_item_that_fails_to_load_is_named_by_its_position(num_workers):
     dataset = Broken([item(index) for index in range(7)])
-    reader = batches(dataset, 3, num_workers=num_workers)
+    reader = batches(dataset, 3, num_workers=num_workers, on_bad_image="raise")
     assert len(next(reader)) == 3
     with pytest.raises(
         DatasetError, match=r"Item 4 of the data set cannot be loaded \(OSError: disk on fire\)"
@@ -132,7 +132,7 @@ def test_an_error_that_speaks_for_itself_is_left_as_it_is(num_workers):
             raise DatasetError("cat.png is torn.", expected="a whole file", remedy="Repair it.")
 
     with pytest.raises(DatasetError, match=r"^cat\.png is torn\. Expected: a whole file\. Repair it\.$"):
-        read(Speaking([item(0)]), num_workers=num_workers)
+        read(Speaking([item(0)]), num_workers=num_workers, on_bad_image="raise")
 
 
 @pytest.mark.parametrize(
@@ -318,12 +318,12 @@ def test_a_batch_is_the_same_whichever_others_are_read(kind, num_workers):
     everything = list(numbered_batches(MapStyle([item(index) for index in range(10)]), 3))
     chosen = KINDS[kind]([item(index) for index in range(10)])
     found = list(numbered_batches(chosen, 3, wanted=lambda n: n in (1, 3), num_workers=num_workers))
-    assert [number for number, _ in found] == [1, 3]
-    for number, batch in found:
+    assert [number for number, *_ in found] == [1, 3]
+    for number, batch, _ in found:
         assert batch.image_ids == everything[number][1].image_ids
         assert torch.equal(batch.pixels, everything[number][1].pixels)
 
 
 def test_items_of_other_batches_are_not_loaded():
     dataset = Broken([item(index) for index in range(7)])  # item 4 cannot be
-    assert [number for number, _ in numbered_batches(dataset, 3, wanted=lambda n: n != 1)] == [0, 2]
+    assert [number for number, *_ in numbered_batches(dataset, 3, wanted=lambda n: n != 1)] == [0, 2]

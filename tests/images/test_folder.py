@@ -181,7 +181,7 @@ def test_a_damaged_file_is_named_when_it_is_read(tmp_path, small_model):
     with pytest.raises(DatasetError, match=r"a/3\.jpg cannot be read as an image .*truncated"):
         dataset[2]
     with pytest.raises(DatasetError, match=r"a/2\.png cannot be read"):
-        list(batches(dataset, num_workers=2))
+        list(batches(dataset, num_workers=2, on_bad_image="raise"))
     dataset.paths[0].unlink()
     with pytest.raises(DatasetError, match=r"a/1\.png cannot be read as an image \(FileNotFoundError"):
         dataset[0]

@@ -106,8 +106,9 @@ def test_a_run_under_attack_goes_on_where_it_was_killed(tmp_path):
             return super().__getitem__(index)
 
     wanted = vl.run(both, images, [vl.Prediction()], **settings)
+    stored = {**settings, "output": tmp_path, "shard_images": 2}
     with pytest.raises((KilledError, vl.errors.DatasetError)):
-        vl.run(both, Dies(images), [vl.Prediction()], output=tmp_path, shard_images=2, **settings)
+        vl.run(both, Dies(images), [vl.Prediction()], on_bad_image="raise", **stored)
     assert any(tmp_path.glob("rows-*"))
     again = vl.run(both, images, [vl.Prediction()], output=tmp_path, shard_images=2, **settings)
     assert again.identical(wanted)

@@ -25,7 +25,13 @@ def analyses():
 
 
 def measure(dataset, output=None, **keywords):
-    settings = {"batch_size": 2, "shard_images": 4, "conditions": CONDITIONS, "progress": False} | keywords
+    settings = {
+        "batch_size": 2,
+        "shard_images": 4,
+        "conditions": CONDITIONS,
+        "on_bad_image": "raise",
+        "progress": False,
+    } | keywords
     models = {"a": model(0), "b": model(1)}
     return vl.run(models, dataset, settings.pop("analyses", analyses()), output=output, **settings)
 

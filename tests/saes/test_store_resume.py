@@ -122,7 +122,7 @@ def test_whatever_a_kill_leaves_behind_is_cleared_up(tmp_path, unbroken, moment)
 @pytest.mark.parametrize("at", [0, 7, 8, 89])
 def test_a_write_that_broke_off_loses_at_most_the_shard_in_hand(tmp_path, unbroken, at):
     with pytest.raises(vl.errors.DatasetError, match="gone"):
-        whole(tmp_path, Counted(make_items(N_IMAGES), at))
+        whole(tmp_path, Counted(make_items(N_IMAGES), at), on_bad_image="raise")
     again = Counted(make_items(N_IMAGES))
     whole(tmp_path, again)
     assert files(tmp_path) == unbroken

@@ -22,13 +22,13 @@ from ..comparison.storing import FILE_NAME
 from ..comparison.transfer import checked_groups
 from ..errors import ComparisonError
 from ..files import write_text
-from ..images import folder, frost, parse_conditions, register_corruption, spread
+from ..images import first_readable, folder, frost, parse_conditions, register_corruption, spread
 from ..models import HookedViT
 from ..names import nearest
 from ..running import run as measure
 from . import dictionaries, measures
 from .checkpoints import check_sizes, device, loaded, named
-from .options import Several, number, positive
+from .options import ON_BAD_IMAGE, Several, number, positive
 from .places import check_page, file_and_folder
 
 _FIGURES = "figures"
@@ -111,6 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "write every figure as an image too, into report.data/figures; needs vitlens[export]"
     group("--format", action=Several, default=[], choices=["svg", "pdf", "png"], help=kinds)
     group("--title", help="of the report")
+    group("--on-bad-image", **ON_BAD_IMAGE)
     group("--no-progress", action="store_true", help="show no bar")
 
 
@@ -144,7 +145,7 @@ def run(chosen: argparse.Namespace) -> None:
     images = folder(chosen.data, next(iter(models.values())))
     dataset = images if chosen.n_images is None else spread(images, chosen.n_images)
     if margins or chosen.primary:
-        _check_metrics(models, images[0], asked, margins, chosen.primary or ())
+        _check_metrics(models, first_readable(images), asked, margins, chosen.primary or ())
     try:
         comparison = compare(
             models,
@@ -161,6 +162,7 @@ def run(chosen: argparse.Namespace) -> None:
             seed=chosen.seed,
             output=beside,
             num_workers=chosen.num_workers,
+            on_bad_image=chosen.on_bad_image,
             progress=not chosen.no_progress,
         )
         if os.environ.get("RANK", "0") == "0":  # of several processes one writes

@@ -23,7 +23,7 @@ from ..images import Condition, folder, frost, parse_conditions, register_corrup
 from ..models import HookedViT, weights_sha256
 from ..running import run as measure
 from .checkpoints import check_sizes, device, loaded, named_as_typed
-from .options import Several, number, positive
+from .options import ON_BAD_IMAGE, Several, number, positive
 from .places import check_table, file_and_folder
 from .scores import COLUMNS, METRICS, scores
 from .tables import cell, crossed
@@ -86,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = _DEFAULT[name]
         option = f"--{name.replace('_', '-')}"
         group(option, type=what, default=default, metavar="N", help=f"{text} (default {default})")
+    group("--on-bad-image", **ON_BAD_IMAGE)
     group("--no-progress", action="store_true", help="show no bar")
 
 
@@ -114,6 +115,7 @@ def run(chosen: argparse.Namespace) -> None:
                 precision=chosen.precision,
                 output=None if beside is None else beside / _identity(model),
                 num_workers=chosen.num_workers,
+                on_bad_image=chosen.on_bad_image,
                 progress=not chosen.no_progress,
             )
             table = scores(data, n_classes=model.cfg.n_classes, seed=chosen.seed)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+ON_BAD_IMAGE: Mapping[str, Any] = {
+    "choices": ["skip", "raise"],
+    "default": "skip",
+    "help": "a file that cannot be read is left out, with a warning, or ends the command (default skip)",
+}
+"""The option `--on-bad-image`, as `add_argument` takes it."""
 
 
 def number(text: str) -> int:

@@ -15,11 +15,20 @@ from torch.utils.data import Subset
 
 from ..errors import SAEError
 from ..files import write_json
-from ..images import folder, frost, known, parse_conditions, register_corruption, spread
+from ..images import (
+    BAD_IMAGES,
+    first_readable,
+    folder,
+    frost,
+    known,
+    parse_conditions,
+    register_corruption,
+    spread,
+)
 from ..running import activations
 from .checkpoints import check_sizes, device, loaded
 from .folders import held_out
-from .options import Several, number, positive
+from .options import ON_BAD_IMAGE, Several, number, positive
 from .tables import cell, crossed
 
 EPILOG = """\
@@ -138,6 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group("--evaluate-on", type=Path, metavar="DIR", help=on)
     kept = "the training is kept so often, and loses no more when it is killed (default 60)"
     group("--save-every-seconds", type=float, metavar="S", help=kept, **given)
+    group("--on-bad-image", **ON_BAD_IMAGE)
     group("--no-progress", action="store_true", help="show no bar")
 
 
@@ -163,7 +173,7 @@ def run(chosen: argparse.Namespace) -> None:
     others = None if chosen.evaluate_on is None else held_out(chosen.evaluate_on, model, images)
     for condition in conditions:
         condition.check({"model": model})
-    one = activations(model, [dataset[0]], chosen.hook, tokens=chosen.tokens, progress=False)
+    one = activations(model, [first_readable(dataset)], chosen.hook, tokens=chosen.tokens, progress=False)
     settings["d_sae"] = chosen.expansion * one.shape[1] if chosen.d_sae is None else chosen.d_sae
     recipe = sae_settings.check_recipe(settings, len(dataset), len(one) * len(conditions))
     if chosen.scale_of is not None:
@@ -186,6 +196,7 @@ def run(chosen: argparse.Namespace) -> None:
             tokens=chosen.tokens,
             conditions=conditions,
             num_workers=chosen.num_workers,
+            on_bad_image=chosen.on_bad_image,
             **dtype,
             **passes,
             progress=progress,
@@ -205,6 +216,7 @@ def run(chosen: argparse.Namespace) -> None:
             conditions=conditions,
             splice=model.cfg.has_classifier,
             output=chosen.output / "evaluation",
+            on_bad_image=chosen.on_bad_image,
             **passes,
             progress=progress,
         )
@@ -217,7 +229,11 @@ def run(chosen: argparse.Namespace) -> None:
         path,
         {
             "call": f"vitlens {shlex.join(chosen.arguments)}",
-            "images": {"of": str(chosen.evaluate_on or chosen.data), "n": len(shown)},
+            "images": {
+                "of": str(chosen.evaluate_on or chosen.data),
+                "n": evaluation.rows.sizes["image"],
+                BAD_IMAGES: {**store.bad_images, **evaluation.rows.attrs.get(BAD_IMAGES, {})},
+            },
             "figures": table.astype(object).where(table.notna(), None).to_dict("records"),
         },
     )

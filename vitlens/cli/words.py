@@ -43,6 +43,7 @@ _SAID = {
     r"See model\.hook_names\.": "In Python, vitlens.load(FILE).hook_names lists them.",
     r"\bName another output\b": "Name another --output",
     r"^precision\b": "--precision",
+    r"\bon_bad_image='(\w+)'": r"--on-bad-image \1",
 }
 
 

@@ -14,7 +14,8 @@ import torch.distributed as dist
 from ..analyses import AttentionEntropy, LogitLens, Prediction
 from ..errors import ComparisonError
 from ..files import differences
-from ..images import ImageDataset, as_far_as_known
+from ..images import BAD_IMAGES, ImageDataset, OnBadImage, as_far_as_known, without
+from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
 from ..running import AnyAnalysis, run, same_architecture
 from . import storing
@@ -47,6 +48,7 @@ def compare(
     seed: int = 0,
     output: str | os.PathLike[str] | None = None,
     num_workers: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> Comparison:
     """Measure several checkpoints of one architecture on the same images under the same conditions.
@@ -76,6 +78,8 @@ def compare(
             `Comparison.load`. A comparison that was killed goes on where it stopped when it is made again;
             one that is complete is read back.
         num_workers: processes that load images.
+        on_bad_image: as in `vitlens.run`. What was left out is in `data.attrs["bad_images"]`, in the
+            provenance and at the head of the report; it is left out of examples and features as well.
         progress: show bars.
 
     Returns:
@@ -104,6 +108,7 @@ def compare(
     _check_count("n_examples", n_examples, 4)
     _check_count("n_gallery_features", n_gallery_features, 4)
     _check_count("seed", seed, 0)
+    check_on_bad_image(on_bad_image)
     if saes is not None:
         sae_groups(models, saes, unrelated_model)
         if isinstance(dataset, Iterator):
@@ -134,6 +139,10 @@ def compare(
     )
     folder = None if output is None else storing.as_path(output, "output")
     if folder is not None and (made := _read_back(folder, settled)) is not None:
+        bad = made.data.attrs.get(BAD_IMAGES, {})
+        if on_bad_image == "raise":
+            refuse_kept(bad, folder)
+        warn_of(bad, made.data.sizes["image"])
         return made
     data = run(
         models,
@@ -145,21 +154,24 @@ def compare(
         precision=precision,
         output=None if folder is None else folder / _ROWS,
         num_workers=num_workers,
+        on_bad_image=on_bad_image,
         progress=progress,
     )
+    measured = without(dataset, data.attrs.get(BAD_IMAGES, {}))
     named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
-    items = choose(dataset, n_examples, sorted(named)) if n_examples and model.cfg.has_classifier else []
+    items = choose(measured, n_examples, sorted(named)) if n_examples and model.cfg.has_classifier else []
     features = similarity = galleries = None
     if saes is not None:
         features, similarity, galleries = compare_features(
             models,
             saes,
-            dataset,
+            measured,
             unrelated_model=unrelated_model,
             class_names=class_names,
             n_gallery_features=int(n_gallery_features),
             batch_size=batch_size,
             seed=seed,
+            on_bad_image=on_bad_image,
             progress=progress,
         )
     comparison = Comparison(

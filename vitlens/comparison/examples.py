@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import UInt8
 
 from ..analyses import AttentionMap, Prediction
-from ..images import Batch, batches, known, parse_conditions, spread
+from ..images import Batch, batches, known, parse_conditions, readable, spread
 from ..models import HookedViT
 from ..running import Analysis, run
 from ..running.showing import shown
@@ -25,13 +25,13 @@ def choose(dataset: Any, n: int, named: Sequence[str] = ()) -> list[Any]:
         named: image ids; found where the data set knows its ids.
 
     Returns:
-        Each item once, in the order of the data set.
+        Each item once, in the order of the data set; none that cannot be read any more.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         return []
     places = set(spread(dataset, n).indices)
     asked = {place for place, image_id in enumerate(known(dataset, "image_ids")) if image_id in named}
-    return [dataset[index] for index in sorted(places | asked)]
+    return list(readable(dataset, sorted(places | asked)))
 
 
 def show(

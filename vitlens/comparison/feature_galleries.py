@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from ..images import ImageDataset
+from ..images import ImageDataset, OnBadImage
 from ..models import HookedViT
 from .sae_groups import Group
 
@@ -36,6 +36,7 @@ def feature_galleries(
     class_names: Sequence[str] | None = None,
     batch_size: int = 32,
     seed: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Show features of the first pair of SAEs of the reference and each other checkpoint.
@@ -54,6 +55,7 @@ def feature_galleries(
         class_names: names of the classes, by index.
         batch_size: images in a forward pass.
         seed: of the draws.
+        on_bad_image: as in `vitlens.run`.
         progress: show bars.
 
     Returns:
@@ -69,6 +71,7 @@ def feature_galleries(
         "class_names": class_names,
         "batch_size": batch_size,
         "seed": seed,
+        "on_bad_image": on_bad_image,
         "progress": progress,
     }
 

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from ..errors import ComparisonError
-from ..images import ImageDataset
+from ..images import ImageDataset, OnBadImage
 from ..models import HookedViT
 from ..running import activations
 from .feature_galleries import feature_galleries
@@ -67,6 +67,7 @@ def compare_features(
     level: float = 0.95,
     threshold: float = SIMILAR,
     seed: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Match every checkpoint's features with the reference's, and say how alike the dictionaries are.
@@ -94,6 +95,8 @@ def compare_features(
         threshold: the share of rerunning's likeness above which dictionaries count as equivalent, chosen
             before the data are seen.
         seed: by which features and images are drawn for the galleries.
+        on_bad_image: as in `vitlens.run`, of the images that are shown. Where features are matched, all have
+            to be readable: rows of two checkpoints have to be of the same images.
         progress: show bars.
 
     Returns:
@@ -126,7 +129,13 @@ def compare_features(
         key = (checkpoint, hook_name, tokens)
         if key not in cache:
             cache[key] = activations(
-                known[checkpoint], dataset, hook_name, tokens=tokens, batch_size=batch_size, progress=progress
+                known[checkpoint],
+                dataset,
+                hook_name,
+                tokens=tokens,
+                batch_size=batch_size,
+                on_bad_image="raise",
+                progress=progress,
             )
         return cache[key]
 
@@ -153,6 +162,7 @@ def compare_features(
                 class_names=class_names,
                 batch_size=batch_size,
                 seed=seed,
+                on_bad_image=on_bad_image,
                 progress=progress,
             )
     similarity = pd.concat(similarities, ignore_index=True).assign(threshold=threshold)

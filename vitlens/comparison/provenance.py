@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 from torch.utils.data import Subset
 
-from ..images import ImageDataset, fingerprint, parse_conditions, texts_sha256
+from ..images import BAD_IMAGES, ImageDataset, fingerprint, parse_conditions, texts_sha256
 from ..models import HookedViT, weights_sha256
 from ..running import AnyAnalysis, analysis_identity, normalization
 
@@ -69,7 +69,8 @@ def provenance(
         settled: from `settings`.
 
     Returns:
-        `date`, `call`, `versions`, `seed`, `conditions`, `images` (with hashes of their ids and labels),
+        `date`, `call`, `versions`, `seed`, `conditions`, `images` (with hashes of their ids and labels,
+        and those that could not be read),
         `checkpoints` (hash of the weights, normalization, and what each model remembers of its origin) and
         `settings`.
     """
@@ -88,6 +89,7 @@ def provenance(
             "n": int(data.sizes["image"]),
             "ids_sha256": texts_sha256(data["image"].values),
             **({"labels_sha256": _labels_sha256(data["label"])} if "label" in data else {}),
+            **({BAD_IMAGES: data.attrs[BAD_IMAGES]} if BAD_IMAGES in data.attrs else {}),
         },
         "checkpoints": {
             name: {

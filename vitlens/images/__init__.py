@@ -1,6 +1,7 @@
 """Images: data sets, corruptions, conditions and spectra."""
 
 from .attacks import ActivationChange, Attack, AttackObjective, AttackReport, fgsm, pgd
+from .bad_images import BAD_IMAGES, OnBadImage, first_readable, readable, told, without
 from .batches import batches, numbered_batches
 from .condition_strings import ConditionSpec, parse_condition, parse_conditions
 from .conditions import Condition, WhiteBox
@@ -25,6 +26,7 @@ from .spread import spread
 from .textured_shapes import textured_shapes
 
 __all__ = [
+    "BAD_IMAGES",
     "CORRUPTIONS",
     "ActivationChange",
     "Attack",
@@ -38,6 +40,7 @@ __all__ = [
     "FourierWave",
     "ImageDataset",
     "Item",
+    "OnBadImage",
     "Spectrum",
     "WhiteBox",
     "as_far_as_known",
@@ -48,6 +51,7 @@ __all__ = [
     "digits",
     "fgsm",
     "fingerprint",
+    "first_readable",
     "folder",
     "fourier_noise",
     "frequency_group",
@@ -61,9 +65,12 @@ __all__ = [
     "parse_condition",
     "parse_conditions",
     "pgd",
+    "readable",
     "register_corruption",
     "spectrum",
     "spread",
     "texts_sha256",
     "textured_shapes",
+    "told",
+    "without",
 ]

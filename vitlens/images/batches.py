@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DatasetError, VitlensError
+from .bad_images import BadImage, OnBadImage, Policy, warn_of
 from .items import Batch, ImageDataset, Item, add_id, check_size, checked_item, empty, stacked
 
 
@@ -20,6 +21,7 @@ def batches(
     n_classes: int | None = None,
     image_size: tuple[int, int] | None = None,
     num_workers: int = 0,
+    on_bad_image: OnBadImage = "skip",
 ) -> Iterator[Batch]:
     """Read a data set once, in its order.
 
@@ -29,12 +31,17 @@ def batches(
         n_classes: the model's number of classes; None leaves labels unchecked.
         image_size: the model's (height, width) in pixels; None takes that of the first image.
         num_workers: processes that load items; 0 loads them here. An iterable cannot be shared out.
+        on_bad_image: what becomes of an image whose loading fails: `"skip"` leaves it out, its batch being
+            so much smaller, and warns at the end, naming it; `"raise"` stops. It stops in any case where none
+            of the first images can be loaded, or more than a tenth of 50 or more; and at an iterable's first,
+            which says nothing of what would come after it. An item that was loaded and is malformed always
+            stops.
 
     Returns:
         The batches. Reading raises; so does the call itself where it can.
 
     Raises:
-        DatasetError: an item cannot be loaded or is no such mapping, an id is found twice, or there is no
+        DatasetError: items cannot be loaded, one is no such mapping, an id is found twice, or there is no
             item at all.
         PixelError: pixels are not float32 in [0, 1], or differ in size.
         LabelError: a label is none of the classes.
@@ -44,8 +51,23 @@ def batches(
         >>> [len(batch) for batch in batches(items, batch_size=2, n_classes=5)]
         [2, 2, 1]
     """
+    policy = Policy(on_bad_image)
     items = _Items(dataset, n_classes, image_size)
-    return (batch for _, batch in _read(items, batch_size, num_workers, lambda number: True))
+    return _warned(_read(items, batch_size, num_workers, lambda number: True, policy))
+
+
+class Numbered(NamedTuple):
+    """What was read of one batch.
+
+    Attributes:
+        number: of the batch, from 0.
+        batch: its images; None where none of them could be loaded.
+        bad_images: those that could not be: image id, or position where ids are not known -> reason.
+    """
+
+    number: int
+    batch: Batch | None
+    bad_images: Mapping[str, str]
 
 
 def numbered_batches(
@@ -56,7 +78,10 @@ def numbered_batches(
     n_classes: int | None = None,
     image_size: tuple[int, int] | None = None,
     num_workers: int = 0,
-) -> Iterator[tuple[int, Batch]]:
+    on_bad_image: OnBadImage = "skip",
+    n_read: int = 0,
+    n_bad: int = 0,
+) -> Iterator[Numbered]:
     """Some batches of a data set with their numbers, each the same whichever others are read.
 
     Args:
@@ -67,26 +92,41 @@ def numbered_batches(
         n_classes: as for `batches`.
         image_size: as for `batches`.
         num_workers: as for `batches`.
+        on_bad_image: as for `batches`, but what is left out is handed on with its batch, without a warning.
+        n_read: images of this data set that the same work has read before, bad ones included.
+        n_bad: of these, those that could not be loaded.
 
     Returns:
-        (number, batch) in their order.
+        (number, batch, bad images) in their order.
 
     Raises:
         DatasetError, PixelError, LabelError: as for `batches`, of the batches that are read.
 
     Example:
         >>> items = [{"pixels": torch.zeros(3, 8, 8), "label": i, "image_id": f"image {i}"} for i in range(5)]
-        >>> [(number, len(batch)) for number, batch in numbered_batches(items, 2, wanted=lambda n: n != 1)]
+        >>> [(number, len(batch)) for number, batch, _ in numbered_batches(items, 2, wanted=lambda n: n != 1)]
         [(0, 2), (2, 1)]
     """
-    return _read(_Items(dataset, n_classes, image_size), batch_size, num_workers, wanted)
+    policy = Policy(on_bad_image, n_read, n_bad)
+    return _read(_Items(dataset, n_classes, image_size), batch_size, num_workers, wanted, policy)
+
+
+def _warned(read: Iterator[Numbered]) -> Iterator[Batch]:
+    found: dict[str, str] = {}
+    n_good = 0
+    for _, batch, bad in read:
+        found |= bad
+        if batch is not None:
+            n_good += len(batch)
+            yield batch
+    warn_of(found, n_good)
 
 
 def _is_map_style(dataset: object) -> bool:
     return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
 
 
-class _Items(Dataset[Item | VitlensError]):
+class _Items(Dataset[Item | BadImage | VitlensError]):
     """The checked items of a data set. What goes wrong is a value, to come home from a worker."""
 
     def __init__(self, dataset: Any, n_classes: int | None, image_size: tuple[int, int] | None) -> None:
@@ -97,12 +137,12 @@ class _Items(Dataset[Item | VitlensError]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, position: int) -> Item | VitlensError:
+    def __getitem__(self, position: int) -> Item | BadImage | VitlensError:
         return self._item(position, lambda: self.dataset[position])
 
     def chunks(
         self, batch_size: int, wanted: Callable[[int], bool]
-    ) -> Iterator[tuple[int, list[Item | VitlensError]]]:
+    ) -> Iterator[tuple[int, list[Item | BadImage | VitlensError]]]:
         """The items of each wanted batch with its number."""
         if _is_map_style(self.dataset):
             for number, positions in _places(len(self), batch_size, wanted):
@@ -111,7 +151,7 @@ class _Items(Dataset[Item | VitlensError]):
         iterator = iter(self.dataset)
         for number in itertools.count():
             positions = range(number * batch_size, (number + 1) * batch_size)
-            chunk: list[Item | VitlensError] = []
+            chunk: list[Item | BadImage | VitlensError] = []
             try:
                 for position in positions:
                     if wanted(number):
@@ -125,10 +165,15 @@ class _Items(Dataset[Item | VitlensError]):
             if chunk:
                 yield number, chunk
 
-    def _item(self, position: int, load: Callable[[], Any]) -> Item | VitlensError:
+    def _item(self, position: int, load: Callable[[], Any]) -> Item | BadImage | VitlensError:
         place = f"{position} of the data set"
         try:
-            return checked_item(_loaded(place, load), place, self._n_classes, self._image_size)
+            item = _loaded(place, load)
+        except VitlensError as error:
+            # An iterable that has failed may have ended, or not: what would be left out is not known.
+            return BadImage(position, error) if _is_map_style(self.dataset) else error
+        try:
+            return checked_item(item, place, self._n_classes, self._image_size)
         except VitlensError as error:
             return error
 
@@ -147,8 +192,8 @@ def _loaded(place: str, load: Callable[[], Any]) -> Any:
 
 
 def _read(
-    items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool]
-) -> Iterator[tuple[int, Batch]]:
+    items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool], policy: Policy
+) -> Iterator[Numbered]:
     """Batches from here or from workers; what can be checked before reading is checked in the call."""
     dataset = items.dataset
     if batch_size < 1 or num_workers < 0:
@@ -169,14 +214,14 @@ def _read(
             expected="num_workers=0, or a data set with __getitem__ and __len__",
             remedy="Set num_workers=0: shared among workers, an iterable would lose its order.",
         )
-    return _reading(items, batch_size, num_workers, wanted)
+    return _reading(items, batch_size, num_workers, wanted, policy)
 
 
 def _reading(
-    items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool]
-) -> Iterator[tuple[int, Batch]]:
+    items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool], policy: Policy
+) -> Iterator[Numbered]:
     """The reading itself, and what only shows across batches."""
-    loaded: Iterable[tuple[int, Batch | VitlensError]]
+    loaded: Iterable[tuple[int, _Chunk | VitlensError]]
     if num_workers:
         places = list(_places(len(items), batch_size, wanted))
         loader = DataLoader(
@@ -192,14 +237,18 @@ def _reading(
         loaded = ((number, _gathered(chunk)) for number, chunk in items.chunks(batch_size, wanted))
     seen: set[str] = set()
     size: tuple[int, int] | None = None
-    for number, batch in loaded:
-        if isinstance(batch, VitlensError):
-            raise batch
-        check_size(batch.pixels, batch.image_ids[0], size)
-        size = (batch.pixels.shape[-2], batch.pixels.shape[-1])
-        for image_id in batch.image_ids:
-            add_id(image_id, seen)
-        yield number, batch
+    for number, chunk in loaded:
+        if isinstance(chunk, VitlensError):
+            raise chunk
+        batch = chunk.batch
+        bad = policy.named(items.dataset, chunk.bad, len(chunk.bad) + (0 if batch is None else len(batch)))
+        if batch is not None:
+            check_size(batch.pixels, batch.image_ids[0], size)
+            size = (batch.pixels.shape[-2], batch.pixels.shape[-1])
+            for image_id in batch.image_ids:
+                add_id(image_id, seen)
+        yield Numbered(number, batch, bad)
+    policy.end()
     if not seen and wanted(0):
         raise empty()
 
@@ -211,9 +260,16 @@ def _places(n_items: int, batch_size: int, wanted: Callable[[int], bool]) -> Ite
             yield number, range(start, min(start + batch_size, n_items))
 
 
-def _gathered(items: Sequence[Item | VitlensError]) -> Batch | VitlensError:
+class _Chunk(NamedTuple):
+    batch: Batch | None
+    bad: list[BadImage]
+
+
+def _gathered(items: Sequence[Item | BadImage | VitlensError]) -> _Chunk | VitlensError:
     # Stacked where they were loaded: a tensor for each image would cost a worker a file handle apiece.
+    bad = [item for item in items if isinstance(item, BadImage)]
+    good = [item for item in items if not isinstance(item, BadImage)]
     try:
-        return stacked(items)
+        return _Chunk(stacked(good) if good else None, bad)
     except VitlensError as error:
         return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,7 +23,8 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
 
     The camera's orientation (EXIF) is applied; 16 bits are scaled to 8; palettes, grey, CMYK and bilevel
     are converted; transparency is dropped, showing the colors beneath it, as timm does; of an animation the
-    first frame is taken.
+    first frame is taken. Pillow warns of more than `PIL.Image.MAX_IMAGE_PIXELS` pixels (89 million), which
+    are read, and refuses twice as many.
 
     Args:
         path: the file.
@@ -31,8 +33,8 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
         A Pillow image of mode RGB.
 
     Raises:
-        DatasetError: the file cannot be read as an image, is cut short, or holds 32-bit values, which have
-            no agreed range.
+        DatasetError: the file cannot be read as an image, is cut short, has more pixels than Pillow opens, or
+            holds 32-bit values, which have no agreed range.
 
     Example:
         >>> import tempfile, pathlib
@@ -42,8 +44,19 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
         (127, 127, 127)
     """
     try:
-        with Image.open(path) as image:
-            return _rgb(ImageOps.exif_transpose(image))
+        try:
+            return _opened(path)
+        except Image.DecompressionBombWarning:
+            # Where warnings are errors, a large image is still no broken one.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return _opened(path)
+    except Image.DecompressionBombError as error:
+        raise DatasetError(
+            f"{os.fspath(path)} has more pixels than Pillow opens ({error}).",
+            expected=f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: more may be an attack on memory",
+            remedy="Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS for files that you trust.",
+        ) from error
     # Pillow raises whatever its many decoders raise: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise DatasetError(
@@ -51,6 +64,11 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
             expected="an image file that is whole, of 8 or 16 bits a channel",
             remedy="Repair, convert or remove the file.",
         ) from error
+
+
+def _opened(path: str | os.PathLike[str]) -> Image.Image:
+    with Image.open(path) as image:
+        return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

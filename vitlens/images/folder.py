@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -66,9 +67,9 @@ def folder(
 ) -> Folder:
     """Images in class folders, resized and cropped as the model's timm configuration says.
 
-    Each folder in `path` is a class, and holds its images at any depth. Hidden files and folders and files
-    that are no images are left out. `model.normalize(item["pixels"])` is what timm's own evaluation
-    transform gives.
+    Each folder in `path` is a class, and holds its images at any depth, links followed. Hidden files and
+    folders and files that are no images are left out. `model.normalize(item["pixels"])` is what timm's own
+    evaluation transform gives.
 
     Args:
         path: the folder of class folders.
@@ -83,8 +84,8 @@ def folder(
         are in the order of their classes' folders' names, then of their paths.
 
     Raises:
-        DatasetError: the folder is missing or empty, a class has no images, or its name is unknown; when an
-            item is read, its file cannot be.
+        DatasetError: the folder is missing or empty, a class has no images, or its name is unknown; a folder
+            cannot be listed, a link leads nowhere or into a loop; when an item is read, its file cannot be.
         LabelError: `classes` gives an index that the model does not have.
 
     Example:
@@ -139,7 +140,10 @@ def _names_by_index(classes: Mapping[str, int], n_classes: int) -> list[str]:
 
 
 def _class_folders(root: Path) -> list[str]:
-    names = [entry.name for entry in root.iterdir() if _is_class(entry)] if root.is_dir() else []
+    try:
+        names = [entry.name for entry in root.iterdir() if _is_class(entry)] if root.is_dir() else []
+    except OSError as error:
+        raise _not_listed(root, error) from error
     if names:
         return sorted(names)
     if root.is_dir():
@@ -154,17 +158,68 @@ def _class_folders(root: Path) -> list[str]:
 
 
 def _is_class(entry: Path) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    if entry.name.startswith("."):
+        return False
+    if entry.is_symlink() and not entry.exists():
+        raise _no_file(entry, is_link=True)
+    return entry.is_dir()
 
 
-def _images(root: Path, name: str) -> Iterator[str]:
-    """Paths below `root`, with forward slashes. Links are followed, since data sets are often linked."""
-    for where, folders, files in os.walk(root / name, followlinks=True):
-        folders[:] = [entry for entry in folders if not entry.startswith(".")]
-        below = Path(where).relative_to(root)
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES:
-                yield (below / file).as_posix()
+def _images(root: Path, below: str, through: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Paths below `root`, with forward slashes. Links are followed, since data sets are often linked.
+
+    Args:
+        root: the data set's folder.
+        below: path of the folder to look into.
+        through: where one has come through, with links resolved.
+    """
+    where = root / below
+    real = os.path.realpath(where)
+    if real in through:
+        raise DatasetError(
+            f"{where} is a link to a folder that it lies in: its images would be found without end.",
+            expected="folders whose links lead elsewhere",
+            remedy="Remove the link.",
+        )
+    try:
+        with os.scandir(where) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+        for entry in entries:
+            path = f"{below}/{entry.name}"
+            if _leads_to(entry.is_dir):
+                yield from _images(root, path, through | {real})
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                if not _leads_to(entry.is_file):
+                    raise _no_file(root / path, entry.is_symlink())
+                yield path
+    except OSError as error:
+        raise _not_listed(where, error) from error
+
+
+def _leads_to(is_kind: Callable[[], bool]) -> bool:
+    """Whether an entry is a file or a folder; links that lead round to themselves are neither."""
+    try:
+        return is_kind()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
+
+
+def _not_listed(folder: Path, error: OSError) -> DatasetError:
+    return DatasetError(
+        f"The folder {folder} cannot be listed ({type(error).__name__}: {error}).",
+        expected="folders that may be read",
+        remedy="Give yourself the permission, or remove the folder or the link.",
+    )
+
+
+def _no_file(path: Path, is_link: bool) -> DatasetError:
+    return DatasetError(
+        f"{path} is {'a link that leads nowhere' if is_link else 'no file, but a pipe or a device'}.",
+        expected="files and folders, or links to some",
+        remedy="Mend or remove it.",
+    )
 
 
 def _class_indices(names: list[str], n_classes: int, classes: Mapping[str, int] | None) -> dict[str, int]:

@@ -17,7 +17,7 @@ from .. import files
 from ..comparison.metrics import per_image_metrics
 from ..errors import ComparisonError
 from .charts import figures as draw
-from .charts.reading import n_classes, n_images, names
+from .charts.reading import left_out, n_classes, n_images, names
 from .charts.sections import FURTHER, SECTIONS
 from .charts.style import template
 from .charts.variables import titles
@@ -199,6 +199,7 @@ def _subject(comparison: ComparisonLike) -> str:
         "Reference": comparison.reference,
         "Compared with it": ", ".join(others),
         "Images": f"{n_images(data)}, each under every condition",
+        "Left out": left_out(data),
         "Conditions": ", ".join(names(data, "condition")),
         "Classes": "" if comparison.class_names is None else f"{len(comparison.class_names):,}",
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import AnalysisError
-from ..images import ImageDataset, batches, n_images, parse_condition
+from ..images import ImageDataset, OnBadImage, batches, n_images, parse_condition
 from ..models import HookedViT
 from .passes import forward, measuring
 from .showing import shown
@@ -25,6 +25,7 @@ def activations(
     condition: Any = "clean",
     batch_size: int = 32,
     seed: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> Float[Tensor, "token d_in"]:
     """Collect the activations of one hook, a row a token, in memory.
@@ -37,6 +38,7 @@ def activations(
         condition: what is done to the images first, as in `run`.
         batch_size: images in a forward pass.
         seed: of the corruption.
+        on_bad_image: as in `run`; an image that is left out has no rows, and a warning names it.
         progress: show a bar.
 
     Returns:
@@ -55,11 +57,39 @@ def activations(
         >>> activations(model, images, "blocks.9.hook_resid_post", progress=False).shape
         torch.Size([12, 192])
     """
+    rows, _ = taken(
+        model,
+        dataset,
+        hook_name,
+        tokens=tokens,
+        condition=condition,
+        batch_size=batch_size,
+        seed=seed,
+        on_bad_image=on_bad_image,
+        progress=progress,
+    )
+    return rows
+
+
+def taken(
+    model: HookedViT,
+    dataset: ImageDataset,
+    hook_name: str,
+    *,
+    tokens: str,
+    condition: Any,
+    batch_size: int,
+    seed: int,
+    on_bad_image: OnBadImage,
+    progress: bool,
+) -> tuple[Float[Tensor, "token d_in"], int]:
+    """What `activations` gives, and of how many images it is."""
     model.check_hook_names([hook_name])
     positions = model.cfg.positions(tokens)
     asked, models = parse_condition(condition), {"model": model}
     asked.check(models)
     rows: list[Tensor] = []
+    n = 0
 
     def select(activation: Tensor) -> Tensor:
         if activation.ndim != 3:
@@ -72,10 +102,12 @@ def activations(
 
     bar = tqdm(total=n_images(dataset), desc=hook_name, unit="image", disable=not progress)
     with bar, measuring([model]):
-        for clean in batches(dataset, batch_size, image_size=model.cfg.required_image_size):
+        size = model.cfg.required_image_size
+        for clean in batches(dataset, batch_size, image_size=size, on_bad_image=on_bad_image):
             seen = shown(asked, clean, models, seed=seed)["model"]
             _, (view,) = forward(model, seen.pixels, [{hook_name: select}])
             rows.append(view[hook_name].clone())
+            n += len(clean)
             bar.update(len(clean))
     # Leaving inference mode: rows shall be usable where gradients are wanted.
-    return torch.cat(rows).clone()
+    return torch.cat(rows).clone(), n

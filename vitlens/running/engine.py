@@ -12,8 +12,10 @@ from tqdm.auto import tqdm
 
 from ..errors import AnalysisError, ArchitectureError
 from ..images import (
+    BAD_IMAGES,
     Condition,
     ImageDataset,
+    OnBadImage,
     check,
     fingerprint,
     known,
@@ -21,6 +23,7 @@ from ..images import (
     numbered_batches,
     parse_conditions,
 )
+from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT, weights_sha256
 from .analysis import AnyAnalysis
 from .measurement import Measurement, Sums
@@ -42,6 +45,7 @@ def run(
     output: str | os.PathLike[str] | None = None,
     shard_images: int = 256,
     num_workers: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> xr.Dataset:
     """Measure a model, or several checkpoints in step, on images under conditions.
@@ -75,6 +79,12 @@ def run(
         shard_images: with `output`, how many images are written together; so many are measured again after
             a kill, at most.
         num_workers: processes that load images ahead of the model; with 0 they are loaded in between.
+        on_bad_image: what becomes of an image that cannot be read: `"skip"` leaves it out for all
+            checkpoints and conditions, warns at the end and says so in `attrs["bad_images"]` (image id, or
+            position where ids are not known, -> reason; the attribute is there only if there are any);
+            `"raise"` stops at the first. Where none of the first images can be read, or more than a tenth of
+            50 or more, it stops in any case, as it does for what is read and malformed. In `output` an
+            image stays left out when its file is mended.
         progress: show a bar with images (times conditions), rate and condition.
 
     Returns:
@@ -104,6 +114,7 @@ def run(
     asked = parse_conditions(conditions)
     same_architecture(models)
     check_precision(precision)
+    check_on_bad_image(on_bad_image)
     if shard_images < 1:
         raise AnalysisError(
             f"shard_images is {shard_images}.", expected="1 or more", remedy="Leave it out for 256."
@@ -118,13 +129,18 @@ def run(
         else:
             # In memory a part is what a process takes at a time: alone, everything.
             part_images = batch_size if shared.n_ranks > 1 else None
-        reading = _Reading(dataset, batch_size, num_workers, part_images)
+        reading = _Reading(dataset, batch_size, num_workers, part_images, on_bad_image)
         store = None
         if output is not None:
             described = _manifest(models, asked, analyses, reading, seed, precision, shard_images)
             store = _opened(output, described, shared)
+            if on_bad_image == "raise":
+                kept = store.bad_images().values()
+                refuse_kept({image: why for each in kept for image, why in each.items()}, store.folder)
         with measuring(list(models.values())):
             data = _measured(measurement, reading, store, shared, progress)
+    if shared.rank == 0:
+        warn_of(data.attrs.get(BAD_IMAGES, {}), data.sizes["image"])
     return data if not isinstance(model, HookedViT) else data.isel(checkpoint=0, drop=True)
 
 
@@ -155,9 +171,15 @@ class _Reading:
     """How a data set is cut: into batches, and those into parts that are measured and kept together."""
 
     def __init__(
-        self, dataset: ImageDataset, batch_size: int, num_workers: int, part_images: int | None
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        num_workers: int,
+        part_images: int | None,
+        on_bad_image: OnBadImage,
     ) -> None:
         self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
+        self.on_bad_image: OnBadImage = on_bad_image
         self.n_images = n_images(dataset)
         self._batches_per_part = None if part_images is None else max(1, part_images // max(1, batch_size))
 
@@ -217,6 +239,8 @@ def _measure_share(
         return shared.has(part) and part not in done
 
     n_before = sum(n for part, n in rows_of.items() if part in done and shared.has(part))
+    bad_before = {} if store is None else store.bad_images()
+    n_bad_before = sum(len(bad) for part, bad in bad_before.items() if part in done and shared.has(part))
     n_now = reading.n_images_in(is_mine)
     n_conditions = len(measurement.conditions)
     bar = tqdm(
@@ -233,6 +257,9 @@ def _measure_share(
         n_classes=measurement.n_classes,
         image_size=measurement.image_size,
         num_workers=reading.num_workers,
+        on_bad_image=reading.on_bad_image,
+        n_read=n_before + n_bad_before,
+        n_bad=n_bad_before,
     )
     rows, part = measurement.rows(), 0
 
@@ -246,10 +273,12 @@ def _measure_share(
             store.write_sums(shared.rank, sums.packed(), covered)
 
     with bar:
-        for number, batch in batches:
+        for number, batch, bad_images in batches:
             part = reading.part_of(number)
-            # A shard that was lost is measured again, but what it added to the sums is still there.
-            measurement.measure(batch, rows, None if part in summed else sums, bar)
+            rows.bad_images |= bad_images
+            if batch is not None:
+                # A shard that was lost is measured again, but what it added to the sums is still there.
+                measurement.measure(batch, rows, None if part in summed else sums, bar)
             if reading.part_of(number + 1) != part:
                 keep()
                 rows = measurement.rows()

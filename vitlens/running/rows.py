@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import AnalysisError, DatasetError
+from ..images import BAD_IMAGES
 from ..names import some
 
 LEADING = ("checkpoint", "condition")
@@ -41,6 +42,9 @@ class Rows:
     Args:
         checkpoints: their names.
         conditions: their names.
+
+    Attributes:
+        bad_images: images among these that could not be read, and so have no rows: id or position -> reason.
     """
 
     def __init__(self, checkpoints: Sequence[str], conditions: Sequence[str]) -> None:
@@ -49,9 +53,10 @@ class Rows:
         self._described: dict[str, _Described] = {}
         self._coords: dict[str, xr.Variable] = {}
         self._cells: dict[tuple[str, str, str], _Grown] = {}
+        self.bad_images: dict[str, str] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._ids["image"])
+        return bool(self._ids["image"] or self.bad_images)
 
     def add_images(self, image_ids: Sequence[str], dim: str = "image") -> None:
         """The next rows along `dim` are those of these images."""
@@ -125,7 +130,8 @@ class Rows:
             variables[name] = ((*LEADING, *dims), np.array(cells), attrs)
         used = {dim for dims, _, _ in variables.values() for dim in dims}
         ids = {dim: self._ids[dim] for dim in IMAGE_DIMS if dim == "image" or dim in used}
-        return xr.Dataset(variables, coords={**self._names, **ids, **self._coords})
+        attrs = {BAD_IMAGES: self.bad_images} if self.bad_images else {}
+        return xr.Dataset(variables, coords={**self._names, **ids, **self._coords}, attrs=attrs)
 
 
 class _Grown:
@@ -185,14 +191,16 @@ def checked(table: object, who: str, n_images: int) -> xr.Dataset:
 
 
 def joined(tables: Iterable[xr.Dataset]) -> xr.Dataset:
-    """Tables of consecutive images as one.
+    """Tables of consecutive images as one; what could not be read in any of them is an attribute.
 
     Raises:
         AnalysisError: their variables, dims or coordinates differ.
         DatasetError: an image is in two of them.
     """
-    parts = list(tables)
-    first = parts[0]
+    every = list(tables)
+    bad = {image: why for part in every for image, why in part.attrs.get(BAD_IMAGES, {}).items()}
+    # A part of which nothing could be read has no variables.
+    parts = [part for part in every if part.sizes["image"]] or every
     variables: dict[str, Any] = {}
     coords = {name: coord for part in parts for name, coord in part.coords.items() if name not in IMAGE_DIMS}
     for part in parts:
@@ -222,7 +230,7 @@ def joined(tables: Iterable[xr.Dataset]) -> xr.Dataset:
             expected="ids that are unique in the data set",
             remedy="Name each image apart: two of one name would share noise, and could not be joined.",
         )
-    return xr.Dataset(variables, coords={**coords, **ids}, attrs=first.attrs)
+    return xr.Dataset(variables, coords={**coords, **ids}, attrs={BAD_IMAGES: bad} if bad else {})
 
 
 def set_table(made: Mapping[tuple[str, str], xr.Dataset], who: str) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
     manifest.json                what is measured: checkpoints' hashes, conditions, analyses, seed, ...
     rows-000003.safetensors      the values of one part of the images, [checkpoint condition image ...]
-    rows-000003.json             its axes, image ids and checksum; a shard without it does not count
+    rows-000003.json             its axes, ids, bad images and checksum; a shard without it does not count
     sums-0.safetensors, .json    what process 0's set statistics have added up, and over which parts
 
 Files are written whole or not at all, a shard's description after its values, and the sums last: a part
@@ -24,7 +24,7 @@ from safetensors.numpy import load, load_file, save_file
 
 from ..errors import AnalysisError, CheckpointError
 from ..files import differences, read_json, sha256, whole, write_json
-from ..images import as_far_as_known
+from ..images import BAD_IMAGES, as_far_as_known
 
 FORMAT = "vitlens.rows.1"
 
@@ -60,6 +60,17 @@ class Store:
         """
         return {part: table.sizes["image"] for part, table in self._shards()}
 
+    def bad_images(self) -> dict[int, dict[str, str]]:
+        """Part number -> its images that could not be read, id or position -> reason.
+
+        Raises:
+            CheckpointError: a description is damaged.
+        """
+        return {
+            _number(path): dict(read_json(path).get(BAD_IMAGES, ()))
+            for path in self.folder.glob("rows-*.json")
+        }
+
     def write(self, part: int, table: xr.Dataset) -> None:
         """Keep the rows of one part."""
         arrays = {str(name): np.ascontiguousarray(values.values) for name, values in table.data_vars.items()}
@@ -77,6 +88,7 @@ class Store:
                 for name, coord in table.coords.items()
             },
             "sha256": checksum,
+            BAD_IMAGES: list(table.attrs.get(BAD_IMAGES, {}).items()),  # in their order
         }
         write_json(path.with_suffix(".json"), described)
 
@@ -139,7 +151,12 @@ def read_shard(folder: Path, part: int) -> xr.Dataset:
     variables = {
         name: (each["dims"], arrays[name], each["attrs"]) for name, each in described["variables"].items()
     }
-    return xr.Dataset(variables, coords={n: (c["dims"], c["values"]) for n, c in described["coords"].items()})
+    bad = dict(described.get(BAD_IMAGES, ()))  # rows of earlier versions do not say
+    return xr.Dataset(
+        variables,
+        coords={n: (c["dims"], c["values"]) for n, c in described["coords"].items()},
+        attrs={BAD_IMAGES: bad} if bad else {},
+    )
 
 
 def _number(path: Path) -> int:

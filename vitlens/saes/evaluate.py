@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..images import ImageDataset
+from ..images import ImageDataset, OnBadImage
 from ..models import HookedViT, weights_sha256
 from ..running import run
 from ._sae_lens import SAE
@@ -88,6 +88,7 @@ def evaluate(
     seed: int = 0,
     n_resamples: int = 2000,
     output: str | os.PathLike[str] | None = None,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate an SAE on the activations of a model, its own or another checkpoint.
@@ -125,6 +126,7 @@ def evaluate(
         seed: of the corruptions and of the resampling.
         n_resamples: bootstrap resamples.
         output: a folder for the rows, as in `vitlens.run`.
+        on_bad_image: as in `vitlens.run`; what was left out is in `rows.attrs`.
         progress: show a bar.
 
     Raises:
@@ -161,6 +163,7 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         output=output,
+        on_bad_image=on_bad_image,
         progress=progress,
     )
     counts = data["sae_n_active_tokens"]

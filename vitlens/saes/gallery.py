@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import ConditionError, SAEError
-from ..images import ImageDataset, parse_condition
+from ..images import ImageDataset, OnBadImage, parse_condition
 from ..models import HookedViT
 from ..running import same_architecture
 from ._sae_lens import SAE
@@ -36,6 +36,7 @@ def gallery(
     tokens: str | None = None,
     batch_size: int = 32,
     seed: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> Gallery:
     """Show features of an SAE: the images with their largest codes, and others on which they are active.
@@ -65,6 +66,7 @@ def gallery(
         tokens: `patch`, `cls`, `register`, `distillation` or `all`; by default as the metadata says.
         batch_size: images in a forward pass.
         seed: of the draws and of the corruption.
+        on_bad_image: as in `vitlens.run`.
         progress: show a bar.
 
     Returns:
@@ -94,7 +96,9 @@ def gallery(
         'gallery.html'
     """
     place = place_of(sae, hook_name, tokens)
-    a_pass = GalleryPass((Side("model", sae, model, place),), parse_condition(condition), seed, batch_size)
+    a_pass = GalleryPass(
+        (Side("model", sae, model, place),), parse_condition(condition), seed, batch_size, on_bad_image
+    )
     a_pass.check(n_top_images, n_middle_images)
     if features is None:
         check_choice(choose, n_features)
@@ -142,6 +146,7 @@ def pair_gallery(
     tokens: str | None = None,
     batch_size: int = 32,
     seed: int = 0,
+    on_bad_image: OnBadImage = "skip",
     progress: bool = True,
 ) -> Gallery:
     """Show matched features of two checkpoints' SAEs side by side on the same images.
@@ -164,6 +169,7 @@ def pair_gallery(
         tokens: as in `gallery`.
         batch_size: images in a forward pass.
         seed: of the draws and of the corruption.
+        on_bad_image: as in `vitlens.run`.
         progress: show a bar.
 
     Returns:
@@ -240,7 +246,7 @@ def pair_gallery(
         dict(zip(map(str, numbers), map(float, row), strict=True))
         for row in numbers.itertuples(index=False, name=None)
     ]
-    a_pass = GalleryPass(sides, asked, seed, batch_size)
+    a_pass = GalleryPass(sides, asked, seed, batch_size, on_bad_image)
     a_pass.check(n_top_images, n_middle_images)
     return a_pass.gallery(
         dataset,

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import ArchitectureError, SAEError
-from ..images import Batch, Condition, ImageDataset, batches, n_images
+from ..images import Batch, Condition, ImageDataset, OnBadImage, batches, n_images
 from ..models import HookedViT, weights_sha256
 from ..running.passes import forward, measuring
 from ..running.showing import shown
@@ -65,6 +65,7 @@ class GalleryPass:
     condition: Condition
     seed: int
     batch_size: int
+    on_bad_image: OnBadImage
 
     def check(self, n_top_images: int, n_middle_images: int) -> None:
         """Refuse what cannot be read or shown.
@@ -98,7 +99,8 @@ class GalleryPass:
         size = self.sides[0].model.cfg.required_image_size
         bar = tqdm(total=n_images(dataset), desc=what, unit="image", disable=not progress)
         with bar, measuring(list(models.values())):
-            for clean in batches(dataset, self.batch_size, image_size=size):
+            stream = batches(dataset, self.batch_size, image_size=size, on_bad_image=self.on_bad_image)
+            for clean in stream:
                 # All sides see the same: what shows each its own pixels is refused where there are two.
                 pixels = shown(self.condition, clean, models, seed=self.seed)[self.sides[0].name].pixels
                 yield (

@@ -11,7 +11,7 @@ import torch
 from ..errors import SAEError
 from ..images import ImageDataset, n_images, parse_conditions
 from ..models import HookedViT, weights_sha256
-from ..running import activations
+from ..running.activations import taken
 from .tokens import InMemory
 
 
@@ -61,15 +61,22 @@ def take(
             "weights_sha256": weights_sha256(model),
         },
     }
-    taken = [
-        activations(
-            model, dataset, hook_name, tokens=tokens, condition=condition,
-            batch_size=n_images_per_pass, seed=seed, progress=progress,
+    shown = [
+        taken(
+            model, dataset, hook_name, tokens=tokens, condition=condition, seed=seed,
+            batch_size=n_images_per_pass, on_bad_image="skip", progress=progress,
         )
         for condition in asked
     ]  # fmt: skip
     if n is None:
-        return InMemory(torch.cat(taken), origin=origin)
-    per_image = [rows.unflatten(0, (n, -1)) for rows in taken]
+        return InMemory(torch.cat([rows for rows, _ in shown]), origin=origin)
+    if len({n_read for _, n_read in shown}) > 1:
+        raise SAEError(
+            f"Of the images {' and '.join(f'{n_read:,}' for _, n_read in shown)} could be read under one "
+            "condition and another.",
+            expected="the same images under all",
+            remedy="Mend or remove the files, or store the activations with ActivationStore.write.",
+        )
+    per_image = [rows.unflatten(0, (n_read, -1)) for rows, n_read in shown]
     rows = per_image[0] if len(asked) == 1 else torch.cat(per_image, dim=1)
     return InMemory(rows.flatten(0, 1), tokens_per_image=rows.shape[1], origin=origin)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import whole, write_json
+from ..images import BAD_IMAGES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """The precisions in which activations are stored."""
@@ -92,6 +93,7 @@ def write_shard(
     image_ids: Sequence[str],
     order: Int32[np.ndarray, " row"],
     rows: Mapping[str, Float[Tensor, "checkpoint condition row d_in"]],
+    bad_images: Mapping[str, str],
 ) -> None:
     """Write one shard, whole or not at all, and then its description.
 
@@ -102,6 +104,7 @@ def write_shard(
         image_ids: of the shard's images.
         order: stored row -> number of the row in image order, image by image and position by position.
         rows: hook name -> activations in image order.
+        bad_images: images of the shard that could not be read: id or position -> reason.
     """
     chosen = torch.from_numpy(order)
     slabs = (
@@ -116,7 +119,10 @@ def write_shard(
             file.write(as_bytes(tensor))
             blocks = tensor.split(layout.n_rows_per_block)
             digests.setdefault(name, []).extend(hashlib.sha256(as_bytes(each)).hexdigest() for each in blocks)
-    write_json(path.with_suffix(".json"), {"image_ids": list(image_ids), "blocks_sha256": digests})
+    described = {"image_ids": list(image_ids), "blocks_sha256": digests}
+    # Stores without any are the same files, byte for byte, as those of earlier versions.
+    bad = {BAD_IMAGES: list(bad_images.items())} if bad_images else {}
+    write_json(path.with_suffix(".json"), described | bad)
 
 
 class Shard:
@@ -306,5 +312,7 @@ def _header(layout: Layout, n_rows: int) -> bytes:
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The memory of a contiguous tensor; as bytes, since numpy has no bfloat16."""
+    if not tensor.numel():  # a shard of which no image could be read
+        return memoryview(b"")
     content: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
     return content

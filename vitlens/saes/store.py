@@ -12,14 +12,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import HookError, SAEError
-from ..images import ImageDataset, check, parse_conditions
+from ..images import BAD_IMAGES, ImageDataset, OnBadImage, check, parse_conditions
+from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
 from ..names import nearest
 from ..running import same_architecture
 from ..running.ranks import ranks
 from .checks import check_batch_size
 from .shards import DTYPES
-from .store_manifest import begin, compare, complete, layout, missing, read_manifest
+from .store_manifest import begin, compare, complete, kept_bad_images, layout, missing, read_manifest
 from .store_selection import Selection, Shards
 from .store_writing import Writing
 from .stored_tokens import StoredTokens
@@ -72,6 +73,7 @@ class ActivationStore:
         shard_images: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        on_bad_image: OnBadImage = "skip",
         progress: bool = True,
     ) -> ActivationStore:
         """Store activations, or go on with a store that was begun.
@@ -97,6 +99,8 @@ class ActivationStore:
                 them, at most 1,024. So many are run again after a kill, at most.
             seed: of the corruptions, and of the order of rows in a shard.
             num_workers: processes that load images ahead of the model; with 0 they are loaded in between.
+            on_bad_image: as in `vitlens.run`; `bad_images` says what was left out. The shards are cut as if
+                nothing had been.
             progress: show a bar with images (times conditions).
 
         Returns:
@@ -114,6 +118,7 @@ class ActivationStore:
         same_architecture(models)
         asked = parse_conditions(conditions)
         _check_settings(hook_names, dtype, batch_size, shard_images, seed)
+        check_on_bad_image(on_bad_image)
         own = [condition.name for condition in asked if not condition.shares_pixels]
         if own and len(models) > 1:
             raise SAEError(
@@ -126,7 +131,17 @@ class ActivationStore:
             condition.check(models)
         check(dataset)
         writing = Writing(
-            models, dataset, hook_names, tokens, asked, dtype, batch_size, shard_images, seed, num_workers
+            models,
+            dataset,
+            hook_names,
+            tokens,
+            asked,
+            dtype,
+            batch_size,
+            shard_images,
+            seed,
+            num_workers,
+            on_bad_image,
         )
         with ranks() as shared:
             with shared.together("beginning the activation store"):
@@ -135,6 +150,8 @@ class ActivationStore:
                         begin(folder, writing.manifest)
             with shared.together("comparing the activation store"):
                 manifest = compare(folder, writing.manifest)
+                if on_bad_image == "raise":
+                    refuse_kept(kept_bad_images(folder), folder)
             is_complete = not missing(folder, manifest)
             if not is_complete:
                 with shared.together("storing activations"):
@@ -143,7 +160,10 @@ class ActivationStore:
                     if shared.rank == 0:
                         with writing.space(folder):
                             complete(folder)
-        return cls.open(folder)
+        store = cls.open(folder)
+        if shared.rank == 0:
+            warn_of(store.bad_images, store.n_images)
+        return store
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = False) -> ActivationStore:
@@ -196,8 +216,13 @@ class ActivationStore:
 
     @property
     def n_images(self) -> int:
-        """How many images there are."""
-        return int(self.manifest["n_images"])
+        """How many images there are; those that could not be read are not."""
+        return sum(int(shard["n_images"]) for shard in self.manifest["shards"])
+
+    @property
+    def bad_images(self) -> dict[str, str]:
+        """Images that could not be read when the store was written: id or position -> reason."""
+        return dict(self.manifest.get(BAD_IMAGES, ()))
 
     @property
     def image_ids(self) -> tuple[str, ...]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from ..errors import CheckpointError, SAEError
 from ..files import read_json, write_json
+from ..images import BAD_IMAGES
 from ..images.items import add_id
 from .shards import Layout, described_shard, shard_path, written_shards
 
 PROTOCOL = "vitlens.activations.1"
 """The version of the format; a reader of another refuses."""
 
-_LATER = {"shards", "provenance", "sha256"}
+_LATER = {"shards", "provenance", "sha256", BAD_IMAGES}
 
 
 def begin(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -80,16 +81,19 @@ def complete(folder: Path) -> None:
     manifest = read_manifest(folder)
     numbers = written_shards(folder)
     shards: list[dict[str, Any]] = []
-    seen, digest = set[str](), hashlib.sha256()
+    seen, digest, sizes = set[str](), hashlib.sha256(), list[int]()
+    bad: dict[str, str] = {}
     for number in numbers:
         path = shard_path(folder, number)
-        ids = described_shard(path)["image_ids"]
+        described = described_shard(path)
+        ids, bad_here = described["image_ids"], dict(described.get(BAD_IMAGES, ()))
+        sizes.append(len(ids) + len(bad_here))
+        bad |= bad_here
         for image_id in ids:
             add_id(image_id, seen)
             digest.update(f"{image_id}\n".encode())
         content = path.with_suffix(".json").read_bytes()
         shards.append({"n_images": len(ids), "sha256": hashlib.sha256(content).hexdigest()})
-    sizes = [shard["n_images"] for shard in shards]
     n_images = manifest["n_images"] if manifest["n_images"] is not None else sum(sizes)
     full = manifest["n_images_per_shard"]
     wanted = [min(full, n_images - start) for start in range(0, n_images, full)]
@@ -99,8 +103,22 @@ def complete(folder: Path) -> None:
             expected=f"{n_images} images in {len(wanted)} shards",
             remedy="Check that the data set gives as many items as it says, and call write again.",
         )
-    found = {"n_images": n_images, "image_ids_sha256": digest.hexdigest(), "shards": shards}
-    _write(folder, manifest | found)
+    # Of all images, those that could not be read included: so a data set is known again.
+    known = manifest["image_ids_sha256"] if bad else digest.hexdigest()
+    found = {"n_images": n_images, "image_ids_sha256": known, "shards": shards}
+    _write(folder, manifest | found | ({BAD_IMAGES: list(bad.items())} if bad else {}))
+
+
+def kept_bad_images(folder: Path) -> dict[str, str]:
+    """Images that could not be read when the shards that are there were written: id or position -> reason.
+
+    Raises:
+        CheckpointError: a description is damaged.
+    """
+    found: dict[str, str] = {}
+    for number in written_shards(folder):
+        found |= dict(described_shard(shard_path(folder, number)).get(BAD_IMAGES, ()))
+    return found
 
 
 def missing(folder: Path, manifest: Mapping[str, Any]) -> str:

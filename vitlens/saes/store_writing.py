@@ -20,10 +20,13 @@ from tqdm.auto import tqdm
 from ..errors import SAEError
 from ..files import is_full
 from ..images import (
+    BAD_IMAGES,
     Batch,
     Condition,
     ImageDataset,
+    OnBadImage,
     collate,
+    first_readable,
     known,
     n_images,
     numbered_batches,
@@ -33,7 +36,7 @@ from ..models import HookedViT, weights_sha256
 from ..running import measuring
 from ..running.ranks import Ranks
 from ..running.showing import shown
-from .shards import DTYPES, Layout, write_shard, written_shards
+from .shards import DTYPES, Layout, described_shard, shard_path, write_shard, written_shards
 from .store_forward import Taking
 from .store_manifest import ids_sha256, layout
 
@@ -58,6 +61,7 @@ class Writing:
         shard_images: images in a shard, rounded down to whole batches; None for about `N_SHARD_BYTES`.
         seed: of corruptions and of the order of rows.
         num_workers: processes that load images.
+        on_bad_image: what becomes of an image that cannot be read.
 
     Attributes:
         manifest: what the store's manifest shall say.
@@ -79,7 +83,9 @@ class Writing:
         shard_images: int | None,
         seed: int,
         num_workers: int,
+        on_bad_image: OnBadImage,
     ) -> None:
+        self._on_bad_image: OnBadImage = on_bad_image
         self._models, self._conditions = models, conditions
         self._seed, self._num_workers, self._batch_size = seed, num_workers, batch_size
         self._n_images, ids = n_images(dataset), known(dataset, "image_ids")
@@ -134,6 +140,8 @@ class Writing:
     def write(self, folder: Path, shared: Ranks, progress: bool) -> None:
         """Write the shards that are this process's and not yet there."""
         done = set(written_shards(folder))
+        before = [described_shard(shard_path(folder, number)) for number in done if shared.has(number)]
+        n_bad = sum(len(each.get(BAD_IMAGES, ())) for each in before)
 
         def is_mine(batch_number: int) -> bool:
             shard = batch_number // self._n_batches_per_shard
@@ -153,6 +161,9 @@ class Writing:
             wanted=is_mine,
             image_size=self._image_size,
             num_workers=self._num_workers,
+            on_bad_image=self._on_bad_image,
+            n_read=n_bad + sum(len(each["image_ids"]) for each in before),
+            n_bad=n_bad,
         )
         pending: Future[None] | None = None
         filling, shard = _Filling(self._layout, n_full), 0
@@ -164,15 +175,17 @@ class Writing:
                     pending.result()
                 return pool.submit(self._keep, folder, shard, filling)
 
-            for number, batch in batches:
+            for number, batch, bad_images in batches:
                 shard = number // self._n_batches_per_shard
-                self._take(batch, filling, bar)
+                filling.bad_images |= bad_images
+                if batch is not None:
+                    self._take(batch, filling, bar)
                 if pending is not None and pending.done():
                     pending.result()  # a full disk is noticed here
-                if len(filling.image_ids) == n_full:
+                if filling.n_read == n_full:
                     pending = keep()
                     filling = _Filling(self._layout, n_full)
-            if filling.image_ids:
+            if filling.n_read:
                 pending = keep()
             if pending is not None:
                 pending.result()
@@ -211,7 +224,8 @@ class Writing:
         n_rows = len(filling.image_ids) * self._layout.n_positions
         order = np.random.default_rng([self._seed, shard]).permutation(n_rows).astype(np.int32)
         with self.space(folder):
-            write_shard(folder, shard, self._layout, filling.image_ids, order, filling.rows())
+            rows, bad = filling.rows(), filling.bad_images
+            write_shard(folder, shard, self._layout, filling.image_ids, order, rows, bad)
 
     def _n_bytes_to_write(self, folder: Path) -> int | None:
         """Bytes that are still to come, for all processes; None where the number of images is not known."""
@@ -228,12 +242,18 @@ class _Filling:
 
     def __init__(self, layout: Layout, n_images: int) -> None:
         self.image_ids: list[str] = []
+        self.bad_images: dict[str, str] = {}
         before = (layout.n_checkpoints, layout.n_conditions, n_images, layout.n_positions)
         # Memory that is never written to is never taken: a shard may turn out smaller.
         self._rows = {
             name: torch.empty(*before, width, dtype=DTYPES[layout.dtype])
             for name, width in layout.widths.items()
         }
+
+    @property
+    def n_read(self) -> int:
+        """Images so far, those that could not be read included."""
+        return len(self.image_ids) + len(self.bad_images)
 
     def room(self, checkpoint: int, condition: int, n_images: int) -> dict[str, Tensor]:
         """Hook name -> where the next images' activations belong, [batch positions d_in]."""
@@ -252,7 +272,7 @@ def _sized(dataset: Any, model: HookedViT) -> tuple[Any, tuple[int, int]]:
     if model.cfg.required_image_size is not None:
         return dataset, model.cfg.required_image_size
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        item = dataset[0]
+        item = first_readable(dataset)
     else:
         items = iter(dataset)
         if (item := next(items, None)) is None:

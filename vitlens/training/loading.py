@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from ..errors import DatasetError, VitlensError
+from ..images import known
 from ..images.streams import stream
 from .generators import all_kept, seed_all
 from .mixing import Place
@@ -42,11 +44,30 @@ class SeededItems(Dataset[Any]):
     seed: int
 
     def __getitems__(self, places: Sequence[Place]) -> list[Any]:
-        """The items at these places; a `DataLoader` asks so for a batch."""
-        items = []
+        """The items at these places; a `DataLoader` asks so for a batch.
+
+        Of one that cannot be loaded, the error: raised in a worker, it would arrive as another.
+        """
+        items: list[Any] = []
         with all_kept():
             for place in places:
                 name = f"item {place.item} {place.occurrence}"
                 seed_all(stream(self.seed, name, "data set", 0, place.step).initial_seed())
-                items.append(self.dataset[place.item])
+                try:
+                    items.append(self.dataset[place.item])
+                except Exception as error:
+                    items.append(_stopped(self.dataset, place, error))
         return items
+
+
+def _stopped(dataset: Any, place: Place, error: Exception) -> DatasetError:
+    """The error that ends a run: without the image its step would be another, and so the run."""
+    ids = known(dataset, "image_ids")
+    named = f"Image '{ids[place.item]}'" if ids else f"Item {place.item} of the data set"
+    why = error.given if isinstance(error, VitlensError) else f"{type(error).__name__}: {error}"
+    return DatasetError(
+        f"{named}, of step {place.step}, cannot be loaded: {why}".removesuffix(".") + ".",
+        expected="images that can all be read, as the steps of a run depend on each of them",
+        remedy="Mend it and start again: with output= the run goes on from its last checkpoint. Without the "
+        "image it is another run.",
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..errors import TrainingError
+from ..errors import TrainingError, VitlensError
 from ..images import Condition, collate, parse_conditions
 from ..images.streams import stream
 from ..models import save
@@ -146,7 +146,7 @@ class Loop:
             pin_memory=trainer.model.device.type == "cuda",
             generator=stream(self._config.seed, "loader", "workers", 0),
         )
-        return iter(loader)
+        return map(_or_raised, loader)
 
     def _read_losses(self, bar: Any) -> int:
         """Log the steps whose losses have not been read; how many processes were asked to stop in them."""
@@ -318,7 +318,18 @@ def snapshot_path(folder: Path, step: int) -> Path:
     return folder / "snapshots" / f"{step_name(step)}.safetensors"
 
 
-def _loaded(items: Sequence[Any], n_classes: int) -> Loaded:
-    batch = collate(items, n_classes)
+def _loaded(items: Sequence[Any], n_classes: int) -> Loaded | VitlensError:
+    try:
+        if fault := next((item for item in items if isinstance(item, VitlensError)), None):
+            raise fault
+        batch = collate(items, n_classes)
+    except VitlensError as error:
+        return error  # a value comes home from a worker as it is
     # A tuple, since a loader can pin what is in it.
     return batch.pixels, batch.labels, batch.image_ids
+
+
+def _or_raised(loaded: Loaded | VitlensError) -> Loaded:
+    if isinstance(loaded, VitlensError):
+        raise loaded
+    return loaded

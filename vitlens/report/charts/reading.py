@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from ...images import BAD_IMAGES, told
 from ..protocol import ComparisonLike
 
 
@@ -43,6 +44,17 @@ def n_images(data: xr.Dataset) -> str:
     """
     n = data.sizes["image"]
     return f"{n:,} image" + ("" if n == 1 else "s")
+
+
+def left_out(data: xr.Dataset) -> str:
+    """Which images could not be read, in words; empty where all could be.
+
+    Example:
+        >>> left_out(xr.Dataset(coords={"image": ["a"]}, attrs={"bad_images": {"b": "It is cut short."}}))
+        "1 of 2 images could not be read and is left out: 'b'. The first: It is cut short."
+    """
+    bad = data.attrs.get(BAD_IMAGES, {})
+    return told(bad, data.sizes["image"]) if bad else ""
 
 
 def image_mean(values: xr.DataArray) -> xr.DataArray:
