@@ -1,16 +1,21 @@
 """Images that cannot be read, among others that can: left out, counted and named, or a reason to stop."""
 
 import json
+import pickle
 import re
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import timm
 import torch
 import xarray as xr
+from PIL import Image
+from two_processes import start_two
 
 import vitlens as vl
+from vitlens.cli import main
 from vitlens.errors import DatasetError, LabelError, PixelError
 from vitlens.images import batches, measure_frequency, numbered_batches
 from vitlens.testing import randomize
@@ -426,3 +431,106 @@ def test_features_are_matched_and_shown_on_what_was_measured():
     wanted = compared(but(given, bad), saes=saes, n_gallery_features=1, n_examples=0)
     assert found.features["nearest"].tolist() == wanted.features["nearest"].tolist()
     assert {shown.n_images for shown in found.galleries.values()} == {22}
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Two checkpoints and a folder of sixteen images of which the first is no image."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("base", "tuned")):
+        vit = timm.models.VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=2
+        )
+        vl.save(vl.HookedViT(randomize(vit, seed=seed)), f"{name}.safetensors")
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for place in range(8):
+            Image.new("RGB", (32, 32), (place * 30, 90, 200)).save(tmp_path / "data" / name / f"{place}.png")
+    (tmp_path / "data" / "a" / "0.png").write_text("no image")
+    return tmp_path
+
+
+COMMANDS = {
+    "compare": "compare base.safetensors tuned.safetensors --data data --margin top1_accuracy=0.1 "
+    "--analyses prediction --n-examples 1 --output report.html",
+    "evaluate": "evaluate base.safetensors --data data --output table.csv",
+    "train-sae": "train-sae base.safetensors --data data --hook blocks.1.hook_resid_post --d-sae 8 "
+    "--k-per-token 2 --n-tokens 64 --batch-size 16 --n-holdout-tokens 32 --output sae",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_leaves_a_bad_file_out_or_names_it(name, workplace, capsys):
+    line = [*COMMANDS[name].split(), "--no-progress"]
+    assert main([*line, "--on-bad-image", "raise"]) == 1
+    assert "0.png cannot be read as an image" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=r"^1 of 16 images could not be read and is left out: 'a/0\.png'"):
+        assert main(line) == 0
+    if name == "compare":
+        assert "<dt>Left out</dt><dd>1 of 16 images" in (workplace / "report.html").read_text()
+    elif name == "evaluate":
+        assert set(pd.read_csv("table.csv")["n"]) == {15}
+    else:
+        images = json.loads((workplace / "sae" / "evaluation.json").read_text())["images"]
+        assert list(images["bad_images"]) == ["a/0.png"]
+
+
+# ---------------------------------------------------------------------- fine-tuning
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bad_image_ends_a_fine_tuning_which_goes_on_once_it_is_mended(num_workers, tmp_path):
+    given = items(8)
+    config = vl.training.FinetuneConfig(p_clean=1, steps=4, batch_size=4, checkpoint_every_steps=1)
+
+    def tuned(dataset, output):
+        return vl.training.finetune(
+            model(), dataset, config, output=output, num_workers=num_workers, progress=False
+        )
+
+    said = (
+        r"^Image 'image 5', of step \d, cannot be loaded: OSError: disk on fire at 5\. Expected: images that "
+        r"can all be read.* Mend it and start again"
+    )
+    with pytest.raises(DatasetError, match=said):
+        tuned(Damaged(given, [5]), tmp_path / "mended")
+    mended = tuned(Damaged(given, []), tmp_path / "mended").model.model.state_dict()
+    wanted = tuned(Damaged(given, []), tmp_path / "whole").model.model.state_dict()
+    assert all(torch.equal(mended[name], wanted[name]) for name in wanted)
+    if num_workers:
+        given[5]["label"] = 77
+        with pytest.raises(LabelError, match="The label of image 'image 5' is 77"):
+            tuned(Damaged(given, [], knows=False), None)
+
+
+# ---------------------------------------------------------------------- several processes
+
+TWO = """
+import os, pickle, sys, warnings
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+from tests.reliability.test_bad_images import Damaged, items, measured
+warnings.simplefilter("ignore")
+rank, folder = int(os.environ["RANK"]), Path(sys.argv[1])
+for name, output in (("memory", None), ("stored", folder / "stored")):
+    data = measured(Damaged(items(19), [1, 4, 5, 6, 7, 18]), output)
+    (folder / f"{{name}} {{rank}}.pickle").write_bytes(pickle.dumps(data))
+"""
+
+
+def test_two_processes_leave_out_what_one_does(tmp_path):
+    started = start_two(TWO.format(root=str(Path(__file__).parents[2])), tmp_path)
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    with pytest.warns(UserWarning, match="^6 of 19 images"):
+        wanted = measured(Damaged(items(19), [1, 4, 5, 6, 7, 18]))
+    for name in ("memory 0", "memory 1", "stored 0", "stored 1"):
+        data = pickle.loads((tmp_path / f"{name}.pickle").read_bytes())
+        assert data.attrs == wanted.attrs
+        # Sums are added in another order.
+        xr.testing.assert_identical(data.drop_vars("cka"), wanted.drop_vars("cka"))
