@@ -224,6 +224,7 @@ def run(chosen: argparse.Namespace) -> None:
         kept = f"what was done is in {store_path} and {chosen.output}, and the same command goes on"
         raise KeyboardInterrupt(kept) from None
     path = chosen.output / "evaluation.json"
+    bad = {**store.bad_images, **evaluation.rows.attrs.get(BAD_IMAGES, {})}
     table = evaluation.summary()
     write_json(
         path,
@@ -232,7 +233,7 @@ def run(chosen: argparse.Namespace) -> None:
             "images": {
                 "of": str(chosen.evaluate_on or chosen.data),
                 "n": evaluation.rows.sizes["image"],
-                BAD_IMAGES: {**store.bad_images, **evaluation.rows.attrs.get(BAD_IMAGES, {})},
+                **({BAD_IMAGES: bad} if bad else {}),
             },
             "figures": table.astype(object).where(table.notna(), None).to_dict("records"),
         },

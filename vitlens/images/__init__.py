@@ -1,7 +1,7 @@
 """Images: data sets, corruptions, conditions and spectra."""
 
 from .attacks import ActivationChange, Attack, AttackObjective, AttackReport, fgsm, pgd
-from .bad_images import BAD_IMAGES, OnBadImage, first_readable, readable, told, without
+from .bad_images import BAD_IMAGES, OnBadImage, first_readable, readable, without
 from .batches import batches, numbered_batches
 from .condition_strings import ConditionSpec, parse_condition, parse_conditions
 from .conditions import Condition, WhiteBox
@@ -71,6 +71,5 @@ __all__ = [
     "spread",
     "texts_sha256",
     "textured_shapes",
-    "told",
     "without",
 ]

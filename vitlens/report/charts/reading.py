@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ...images import BAD_IMAGES, told
+from ...images.bad_images import BAD_IMAGES, told
 from ..protocol import ComparisonLike
 
 
