@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..errors import AnalysisError, DatasetError
-from ..functional import class_rank
 from ..functional.attribution import correct_log_probability
 from ..images import Batch, ImageDataset, n_images
 from ..models import ActivationCache, HookedViT
 from ..running import Reduction, table
 from .ablation_bank import AblationBank, known_sha256, make_bank, read_activations
 from .interventions import block_by_block, check_kinds, logits_with
-from .prediction import needs_classes
+from .prediction import is_correct, needs_classes
 
 _KINDS = ("zero", "mean", "resample")
 _COMPONENTS = ("head", "attn", "mlp")
@@ -209,7 +208,7 @@ class Ablation:
                 for heads in [[head] for head in range(model.cfg.n_heads)] if kind == "head" else [None]:
                     ablated = logits_with(model, images, block, _HOOKS[kind], by, heads)
                     changes[kind].append(correct_log_probability(ablated, batch.labels) - intact)
-                    correct[kind].append(class_rank(ablated.float(), batch.labels) == 0)
+                    correct[kind].append(is_correct(ablated, batch.labels))
         return self._table(model, changes, correct)
 
     def _table(

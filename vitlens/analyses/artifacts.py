@@ -14,7 +14,7 @@ from ..functional.artifacts import artifact_tokens
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
 from ..names import pattern_hook, resid_hooks
-from ..running import Reduction, table
+from ..running import Reduction, table, where_known
 from .attention import needs_patterns
 
 _KEYS = {"cls": "cls", "distillation": "distillation", "register": "registers"}
@@ -62,10 +62,9 @@ class ArtifactTokens:
         names = resid_hooks(model.cfg.n_layers)
         norms = torch.stack([cache[name] for name in names], dim=1)
         found = artifact_tokens(norms, self.norm_threshold, norm_ratio=self.norm_ratio)
+        counts = where_known(found.sum(-1), norms.isfinite().all(-1))
         words = {"units": "tokens", "long_name": "Artifact tokens"}
-        return table(
-            {"n_artifact_tokens": (("resid_layer",), found.sum(-1), words)}, resid_layer=range(len(names))
-        )
+        return table({"n_artifact_tokens": (("resid_layer",), counts, words)}, resid_layer=range(len(names)))
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,8 @@ class AttentionShare:
         cfg = model.cfg
         by_key = torch.stack([cache[pattern_hook(layer)] for layer in range(cfg.n_layers)], dim=1)
         norms = cache[self._place(model)]
+        # Which patches are artifacts is not known where a norm is none.
+        by_key = by_key.masked_fill(~norms.isfinite().all(-1)[:, None, None, None], torch.nan)
         is_artifact = artifact_tokens(norms, self.norm_threshold, norm_ratio=self.norm_ratio)[:, None, None]
         to_patches = by_key[..., cfg.positions("patch")]
         shares = {

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..errors import AnalysisError, CheckpointError
 from ..files import whole
+from ..functional import is_distribution
 from ..functional.representation import RIDGES, ridge_regression, varies
 from ..images import Batch, ImageDataset, batches, check, n_images, parse_conditions
 from ..models import ActivationCache, HookedViT
@@ -26,7 +27,7 @@ from ..names import resid_hooks
 from ..running.analysis import Reduction
 from ..running.passes import forward, measuring
 from ..running.showing import shown
-from ..running.table import table
+from ..running.table import table, where_known
 from .representation import row_of
 
 _FORMAT = "1"
@@ -171,7 +172,7 @@ class LinearProbe:
                 ),
                 "probe_correct": (
                     by_place,
-                    predicted == batch.labels.unsqueeze(1),
+                    where_known(predicted == batch.labels.unsqueeze(1), ~predicted.isnan()),
                     {"units": "share", "long_name": "Images that the probe reads correctly"},
                 ),
             },
@@ -182,7 +183,12 @@ class LinearProbe:
         mean, weights, share, classes = (
             tensor.to(device) for tensor in (self.mean[place], self.weights[place], self.share, self.classes)
         )
-        return lambda resid: classes[((reduce(resid) - mean) @ weights + share).argmax(-1)]
+
+        def read(resid: Tensor) -> Tensor:
+            scores = (reduce(resid) - mean) @ weights + share
+            return where_known(classes[scores.argmax(-1)], is_distribution(scores))
+
+        return read
 
     def __repr__(self) -> str:
         digest = hashlib.sha256(self.tokens.encode())
@@ -242,6 +248,12 @@ class _Sums:
     def add(self, rows: Tensor, labels: Tensor) -> None:
         """Add [resid_layer batch d_row] features."""
         rows = rows.cpu().double() if rows.device.type == "mps" else rows.double()
+        if not bool(rows.isfinite().all()):
+            raise AnalysisError(
+                "Some features that the probe would be fitted on are NaN or infinite.",
+                expected="finite activations",
+                remedy="Look for overflow in the model (half precision?) or for damaged weights.",
+            )
         if self._shift is None:
             # Features far from 0 would lose digits in their squares.
             self._shift = rows.mean(1, keepdim=True)

@@ -8,15 +8,21 @@ from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from ..functional import class_rank, entropy_nats, first_correct_layer, last_change_layer
+from ..functional import (
+    class_rank,
+    entropy_nats,
+    first_correct_layer,
+    is_distribution,
+    last_change_layer,
+)
 from ..functional.prediction import kl_nats
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
 from ..names import resid_hook
-from ..running import Reduction, table
+from ..running import Reduction, table, where_known
 from .prediction import needs_classes
 
 _DEFINED = {
@@ -34,7 +40,8 @@ class LogitLens:
     Variables (image, resid_layer): `lens_predicted`, `lens_probability` (of the correct class), `lens_rank`
     (0 = top), `lens_entropy_nats`, `lens_kl_nats` (of the output from the lens, KL(output ‖ lens)); (image):
     `first_correct_layer` (a `resid_layer`; NaN: never), `last_change_layer` (the `resid_layer` from which on
-    the prediction stays). At the last `resid_layer` the lens is the model's output.
+    the prediction stays). At the last `resid_layer` the lens is the model's output. Where a place's logits
+    stand for no distribution, as after an overflow, its values are NaN, and so are those of the image.
 
     Source: nostalgebraist (2020), "interpreting GPT: the logit lens"; for ViTs Vilas et al. (2023),
     section 3; the divergence from Belrose et al. (2023), "Eliciting latent predictions from transformers with
@@ -57,7 +64,7 @@ class LogitLens:
         """Values of one batch."""
         lens = torch.stack([*(cache[name].float() for name in places(model)), logits.float()], dim=1)
         by_place = lens_variables(lens, batch.labels, "lens", "the logit lens")
-        settled = last_change_layer(by_place["lens_predicted"][1])
+        settled = last_change_layer(lens.argmax(-1)).masked_fill(~is_distribution(lens).all(-1), torch.nan)
         return table(
             {
                 **by_place,
@@ -94,10 +101,15 @@ def lens_variables(
     """
     by_label = labels.unsqueeze(1).expand(lens.shape[:2])
     probability = lens.softmax(-1).gather(-1, by_label.unsqueeze(-1)).squeeze(-1)
+    known = is_distribution(lens)
     values = {
-        "predicted": (lens.argmax(-1), "class", "Class predicted by {}"),
+        "predicted": (where_known(lens.argmax(-1), known), "class", "Class predicted by {}"),
         "probability": (probability, "probability", "Probability of the correct class by {}"),
-        "rank": (class_rank(lens, by_label), "rank", "Rank of the correct class by {} (0: top)"),
+        "rank": (
+            where_known(class_rank(lens, by_label), known),
+            "rank",
+            "Rank of the correct class by {} (0: top)",
+        ),
         "entropy_nats": (entropy_nats(lens), "nats", "Entropy of {}"),
         "kl_nats": (
             kl_nats(lens[:, -1:].expand_as(lens), lens),
@@ -116,7 +128,8 @@ def lens_variables(
     }
 
 
-def first_correct(rank: Int[Tensor, "batch resid_layer"], who: str) -> tuple[Any, ...]:
-    """The first place at which a lens is right, as a variable for `table`."""
+def first_correct(rank: Real[Tensor, "batch resid_layer"], who: str) -> tuple[Any, ...]:
+    """The first place at which a lens is right, as a variable for `table`; NaN where a rank is not known."""
     attributes = {"units": "resid_layer", "long_name": f"First place at which {who} is right"}
-    return (), first_correct_layer(rank == 0), attributes
+    first = first_correct_layer(rank == 0).masked_fill(rank.isnan().any(-1), torch.nan)
+    return (), first, attributes

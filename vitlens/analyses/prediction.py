@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import AnalysisError
-from ..functional import class_rank, entropy_nats
+from ..functional import class_rank, entropy_nats, is_distribution
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
-from ..running import Reduction, table
+from ..running import Reduction, table, where_known
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Prediction:
 
     Variables (image): `label`, `predicted`, `rank` (0 = top; ties go to the lower index, as in argmax),
     `correct_probability` (softmax, of the label), `predicted_probability` (softmax, of the predicted class:
-    the model's confidence), `entropy_nats` (of the softmax, in [0, log(n_classes)]).
+    the model's confidence), `entropy_nats` (of the softmax, in [0, log(n_classes)]). All but the label are
+    NaN where the logits stand for no distribution, as after an overflow.
 
     Example:
         >>> import timm, vitlens as vl
@@ -42,11 +43,12 @@ class Prediction:
         logits = logits.float()
         probability = logits.softmax(-1)
         predicted = logits.argmax(-1)
+        known = is_distribution(logits)
         return table(
             {
                 "label": ((), batch.labels),
-                "predicted": ((), predicted),
-                "rank": ((), class_rank(logits, batch.labels)),
+                "predicted": ((), where_known(predicted, known)),
+                "rank": ((), where_known(class_rank(logits, batch.labels), known)),
                 "correct_probability": ((), _of_class(probability, batch.labels)),
                 "predicted_probability": ((), _of_class(probability, predicted)),
                 "entropy_nats": ((), entropy_nats(logits)),
@@ -58,6 +60,12 @@ def _of_class(
     probability: Float[Tensor, "batch n_classes"], classes: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
     return probability.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
+
+
+def is_correct(logits: Float[Tensor, "batch n_classes"], labels: Int[Tensor, " batch"]) -> Tensor:
+    """Whether the label is predicted; with NaN where the logits stand for no distribution."""
+    logits = logits.float()
+    return where_known(class_rank(logits, labels) == 0, is_distribution(logits))
 
 
 def needs_classes(model: HookedViT, who: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
 from ..names import resid_hooks
-from ..running import Reduction, table
+from ..running import Reduction, table, where_known
 from .attention import on_grid
 from .prediction import needs_classes
 
@@ -57,6 +57,7 @@ class TokenLens:
         """Values of one batch."""
         said = [_token_lens(model, cache[name], batch.labels) for name in resid_hooks(model.cfg.n_layers)]
         predicted, probability = (torch.stack(values, dim=1) for values in zip(*said, strict=True))
+        predicted = where_known(predicted, probability.isfinite())
         probability = on_grid(model, batch, probability)
         by_patch = ("resid_layer", "patch_row", "patch_column")
         return table(

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import HookError
-from ..functional import class_rank
 from ..functional.attribution import correct_log_probability
 from ..images import Batch
 from ..images.pixels import check_batch
@@ -29,7 +28,7 @@ from .interventions import (
     logits_with,
     replacing,
 )
-from .prediction import needs_classes
+from .prediction import is_correct, needs_classes
 
 # LogitAttribution has `component`: an axis lists the same labels for all analyses of a run.
 _AXIS = "transplant_component"
@@ -241,4 +240,4 @@ def _said(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probability of the correct class, and whether it is predicted."""
     labels = batch.labels.to(logits.device)
     log_probability = correct_log_probability(logits, labels)
-    return log_probability.cpu(), (class_rank(logits.float(), labels) == 0).cpu()
+    return log_probability.cpu(), is_correct(logits, labels).cpu()

@@ -56,9 +56,8 @@ def scores(data: xr.Dataset, *, n_classes: int, seed: int) -> pd.DataFrame:
         >>> scores(data, n_classes=10, seed=0)["metric"].tolist()[:4]
         ['top1_accuracy', 'top5_accuracy', 'correct_probability', 'entropy_nats']
     """
-    is_number = np.isfinite(data["correct_probability"])
-    # A correct class whose logit is NaN has no class before it: its rank alone would call it right.
-    data = data.assign(rank=data["rank"].where(is_number, n_classes)).transpose("condition", "image", ...)
+    # An output that is no number has no rank.
+    data = data.assign(rank=data["rank"].fillna(n_classes)).transpose("condition", "image", ...)
     tables = [*_accuracies(data, n_classes), *_means(data, n_classes, seed)]
     calibration = calibration_error(data, seed=seed)
     tables.append(calibration.assign(metric="calibration_error"))

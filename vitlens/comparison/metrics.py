@@ -98,7 +98,8 @@ def per_image_metrics(data: xr.Dataset, *, n_classes: int | None = None) -> list
     Returns:
         The metrics. `first_correct_layer` counts an image that the lens never gets right as `n_layers + 1`,
         one place after the last: leaving such images out would condition on the outcome. Their share stands
-        beside it, `never_correct_share`.
+        beside it, `never_correct_share`. Images whose output or lens is no number, as after an overflow, are
+        NaN in both, and in top-k accuracy.
 
     Raises:
         ComparisonError: two metrics have one name, or `first_correct_layer` comes without an axis of layers.
@@ -137,10 +138,16 @@ def _of_variable(name: str, data: xr.Dataset, n_classes: int | None) -> Iterator
                 yield _metric(f"top{k}_accuracy", unit, description.format(k=k), values, is_proportion=True)
     elif name.endswith("first_correct_layer"):
         after_last = _n_layers(data) + 1
-        yield _metric(name, unit, description, variable.fillna(after_last), bound=after_last)
         lens = name.removesuffix("first_correct_layer")
+        # NaN is never, but where the lens itself said nothing.
+        said = data.get(f"{lens}lens_rank")
+        known = True if said is None or "resid_layer" not in said.dims else said.notnull().all("resid_layer")
+        first = variable.fillna(after_last).where(known)
+        yield _metric(name, unit, description, first, bound=after_last)
         never = f"Share of images that the {lens.replace('_', ' ') or 'logit '}lens gets right at no place."
-        yield _metric(f"{lens}never_correct_share", "share", never, variable.isnull(), is_proportion=True)
+        yield _metric(
+            f"{lens}never_correct_share", "share", never, variable.isnull().where(known), is_proportion=True
+        )
     elif "query_kind" in further:
         for kind in variable["query_kind"].values:
             part = variable.sel(query_kind=kind, drop=True)

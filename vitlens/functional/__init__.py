@@ -11,7 +11,14 @@ from .attribution import (
 )
 from .calibration import calibration_error, confidence_bin
 from .cka import cka_from_moments, cka_moments, grouped_jackknife_se, linear_cka, merge_cka_moments
-from .prediction import class_rank, entropy_nats, first_correct_layer, kl_nats, last_change_layer
+from .prediction import (
+    class_rank,
+    entropy_nats,
+    first_correct_layer,
+    is_distribution,
+    kl_nats,
+    last_change_layer,
+)
 from .representation import cosine, relative_distance, ridge_regression
 from .rollout import attention_relevance, attention_rollout, discard_smallest, fuse_heads, gradient_rollout
 
@@ -37,6 +44,7 @@ __all__ = [
     "grouped_jackknife_se",
     "head_attribution",
     "integrated_gradients",
+    "is_distribution",
     "kl_nats",
     "last_change_layer",
     "linear_cka",

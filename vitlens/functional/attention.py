@@ -18,6 +18,9 @@ from ..errors import ShapeError
 # beside the pattern.
 _PIECE = 2**20
 
+_NO_KEY = -1.0
+"""Stands for the distance of a query that attends to no key: no distance is below 0."""
+
 
 def attention_entropy(pattern: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch query"]:
     """Shannon entropy of each query's attention, in nats.
@@ -58,7 +61,7 @@ def attention_distance(
 
     Returns:
         The mean over queries, float32, in the unit of `distances`. A query that attends to no key at all is
-        left out; NaN where that holds for all.
+        left out; NaN where that holds for all, or where a weight is no finite number.
 
     Raises:
         ShapeError: `pattern` has fewer than two axes.
@@ -73,9 +76,13 @@ def attention_distance(
     distances = distances.to(pattern.device)
 
     def distance(weights: Tensor) -> Tensor:
-        return (weights * distances).sum(-1) / weights.sum(-1)
+        total = weights.sum(-1)
+        # Only 0 / 0 is left out: a weight that overflowed may not vanish from the mean.
+        return ((weights * distances).sum(-1) / total).where(total != 0, _NO_KEY)
 
-    return _by_query(distance, pattern).nanmean(-1)
+    each = _by_query(distance, pattern)
+    attends = each != _NO_KEY
+    return each.where(attends, 0).sum(-1) / attends.sum(-1)
 
 
 def patch_distances(

@@ -19,16 +19,36 @@ def class_rank(
         labels: index of the correct class.
 
     Returns:
-        The number of classes placed before the correct one.
+        The number of classes placed before the correct one. Where the logits stand for no distribution (see
+        `is_distribution`) it is `n_classes`, a rank that no class has.
 
     Example:
-        >>> class_rank(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]))
-        tensor([1])
+        >>> class_rank(torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, torch.nan]]), torch.tensor([2, 1]))
+        tensor([1, 3])
     """
     correct = logits.gather(-1, labels.unsqueeze(-1))
     classes = torch.arange(logits.shape[-1], device=logits.device)
     ahead = (logits > correct) | ((logits == correct) & (classes < labels.unsqueeze(-1)))
-    return ahead.sum(-1)
+    # NaN has no class before it: without this, the model would be right wherever it says nothing.
+    return ahead.sum(-1).masked_fill(~is_distribution(logits), logits.shape[-1])
+
+
+def is_distribution(logits: Float[Tensor, "*batch n_classes"]) -> Bool[Tensor, "*batch"]:
+    """Whether logits stand for a distribution over the classes.
+
+    They do not where one is NaN or +inf, as after an overflow, or all are -inf: their softmax is NaN.
+
+    Args:
+        logits: one score a class.
+
+    Returns:
+        True where they do.
+
+    Example:
+        >>> is_distribution(torch.tensor([[0.0, -torch.inf], [0.0, torch.inf], [0.0, torch.nan]]))
+        tensor([ True, False, False])
+    """
+    return logits.amax(-1).isfinite()
 
 
 def entropy_nats(logits: Float[Tensor, "*batch n_classes"]) -> Float[Tensor, "*batch"]:
@@ -38,7 +58,7 @@ def entropy_nats(logits: Float[Tensor, "*batch n_classes"]) -> Float[Tensor, "*b
         logits: one score a class.
 
     Returns:
-        Values in [0, log(n_classes)], float32.
+        Values in [0, log(n_classes)], float32; NaN where the logits stand for no distribution.
 
     Source: Shannon (1948), section 6.
 

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from .. import files
 from ..comparison.metrics import per_image_metrics
 from ..errors import ComparisonError
+from ..running.finiteness import NOT_FINITE, some_images
 from .charts import figures as draw
 from .charts.reading import left_out, n_classes, n_images, names
 from .charts.sections import FURTHER, SECTIONS
@@ -206,6 +207,11 @@ def _subject(comparison: ComparisonLike) -> str:
     for key in ("data", "date"):
         value = comparison.provenance.get(key)
         said[key.capitalize()] = value if isinstance(value, str) else ""
+    said["Not finite"] = "; ".join(
+        f"{found['checkpoint']} under {found['condition']}: {some_images(found['n_images'])}, first at "
+        f"{found['place']}"
+        for found in data.attrs.get(NOT_FINITE, ())
+    )
     rows = "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in said.items() if text)
     return f"<dl>{rows}</dl>"
 

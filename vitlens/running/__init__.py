@@ -13,7 +13,7 @@ from .analysis import (
 )
 from .engine import analysis_identity, normalization, run, same_architecture
 from .passes import forward, measuring
-from .table import table
+from .table import table, where_known
 
 __all__ = [
     "Analysis",
@@ -32,4 +32,5 @@ __all__ = [
     "run",
     "same_architecture",
     "table",
+    "where_known",
 ]

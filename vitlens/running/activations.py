@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from ..errors import AnalysisError
 from ..images import ImageDataset, OnBadImage, batches, n_images, parse_condition
 from ..models import HookedViT
+from .finiteness import NotFinite, Saying
 from .passes import forward, measuring
 from .showing import shown
 
@@ -42,7 +43,8 @@ def activations(
         progress: show a bar.
 
     Returns:
-        float32 rows on the CPU, image by image in the order of the data set, tokens in the order of `pos`.
+        float32 rows on the CPU, image by image in the order of the data set, tokens in the order of `pos`. A
+        warning says so once where some are NaN or infinite, as after an overflow in half precision.
 
     Raises:
         HookError: the model has no such hook.
@@ -90,6 +92,7 @@ def taken(
     asked.check(models)
     rows: list[Tensor] = []
     n = 0
+    not_finite, saying = NotFinite(), Saying([model], None)
 
     def select(activation: Tensor) -> Tensor:
         if activation.ndim != 3:
@@ -105,7 +108,11 @@ def taken(
         size = model.cfg.required_image_size
         for clean in batches(dataset, batch_size, image_size=size, on_bad_image=on_bad_image):
             seen = shown(asked, clean, models, seed=seed)["model"]
-            _, (view,) = forward(model, seen.pixels, [{hook_name: select}])
+            notice = not_finite.notices("model", asked.name, seen.image_ids)
+            _, (view,) = forward(
+                model, seen.pixels, [{hook_name: select}], notice=notice, names=["activations"]
+            )
+            saying.say(not_finite.records(), stacklevel=2)
             rows.append(view[hook_name].clone())
             n += len(clean)
             bar.update(len(clean))

@@ -26,6 +26,7 @@ from ..images import (
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT, weights_sha256
 from .analysis import AnyAnalysis
+from .finiteness import NOT_FINITE, Saying
 from .measurement import Measurement, Sums
 from .passes import check_precision, measuring
 from .ranks import Ranks, ranks
@@ -90,7 +91,9 @@ def run(
     Returns:
         Every analysis's variables, with dims (condition, image, ...), and `checkpoint` before them where
         several were given. Set statistics have no `image`; what an analysis made of named images only
-        stands along `named_image`.
+        stands along `named_image`. Where an activation that an analysis reads, or a logit, is NaN or
+        infinite, as after an overflow in half precision, a warning says so once, the attribute `not_finite`
+        of the rows says where and of how many images, and what cannot be known is NaN.
 
     Raises:
         AnalysisError: two analyses give a variable of one name, one breaks the protocol or cannot run on
@@ -202,8 +205,9 @@ def _measured(
     """This process's share, and then everybody's."""
     tables: dict[int, xr.Dataset] = {}
     sums = Sums(measurement)
+    saying = Saying(measurement.models.values(), measurement.precision)
     with shared.together("measuring"):
-        _measure_share(measurement, reading, store, shared, progress, tables, sums)
+        _measure_share(measurement, reading, store, shared, progress, tables, sums, saying)
     if store is not None:
         data = joined(store.rows())
         everyones = [packed for packed, _ in store.sums().values()]
@@ -211,6 +215,7 @@ def _measured(
         gathered = [part for each in shared.gather(tables, "rows") for part in each.items()]
         data = joined(table for _, table in sorted(gathered, key=lambda part: part[0]))
         everyones = shared.gather(sums.packed(), "sums")
+    saying.say(data.attrs.get(NOT_FINITE, ()), stacklevel=3)
     total = Sums(measurement)
     for packed in everyones:
         total.add(packed)
@@ -225,6 +230,7 @@ def _measure_share(
     progress: bool,
     tables: dict[int, xr.Dataset],
     sums: Sums,
+    saying: Saying,
 ) -> None:
     """Measure the parts that are this process's and not yet measured."""
     has_sums = bool(measurement.set_statistics)
@@ -279,6 +285,7 @@ def _measure_share(
             if batch is not None:
                 # A shard that was lost is measured again, but what it added to the sums is still there.
                 measurement.measure(batch, rows, None if part in summed else sums, bar)
+                saying.say(rows.not_finite.records(), stacklevel=4)
             if reading.part_of(number + 1) != part:
                 keep()
                 rows = measurement.rows()

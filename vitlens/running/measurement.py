@@ -22,6 +22,7 @@ from .analysis import (
     SetStatistic,
     State,
 )
+from .finiteness import Notice, Watch, place_of
 from .passes import check_hooks, forward, forward_and_backward, mixed
 from .rows import Owner, Rows, checked, set_table
 from .showing import moved, shown
@@ -58,7 +59,7 @@ class Measurement:
         seed: int,
     ) -> None:
         self.models, self.conditions = dict(models), tuple(conditions)
-        self._precision, self._seed = precision, seed
+        self.precision, self._seed = precision, seed
         self.reference = next(iter(self.models))
         cfg = self.models[self.reference].cfg
         self.n_classes: int | None = cfg.n_classes or None
@@ -107,10 +108,10 @@ class Measurement:
             rows.add_images(few.image_ids, "named_image")
         for condition in self.conditions:
             seen = shown(condition, clean, self.models, seed=self._seed)
-            self._of_all.do(seen, condition.name, self._precision, rows, sums, "image")
+            self._of_all.do(seen, condition.name, self.precision, rows, sums, "image")
             if few is not None:
                 chosen = {name: _few(batch, places) for name, batch in seen.items()}
-                self._of_named.do(chosen, condition.name, self._precision, rows, None, "named_image")
+                self._of_named.do(chosen, condition.name, self.precision, rows, None, "named_image")
             bar.set_postfix_str(condition.name, refresh=False)
             bar.update(len(clean))
 
@@ -157,9 +158,10 @@ class _Work:
         for checkpoint, model in self._models.items():
             batch = shown[checkpoint]
             with mixed(model, precision):
+                notice = rows.not_finite.notices(checkpoint, condition, batch.image_ids)
                 made = [
-                    *self._read(checkpoint, batch, references, condition, sums),
-                    *self._differentiate(checkpoint, batch),
+                    *self._read(checkpoint, batch, references, condition, sums, notice),
+                    *self._differentiate(checkpoint, batch, notice),
                 ]
             for owner, table in made:
                 taken = checked(table, owner.who, len(batch))
@@ -172,12 +174,19 @@ class _Work:
         references: dict[int, Pass],
         condition: str,
         sums: Sums | None,
+        notice: Notice,
     ) -> Iterator[tuple[Owner, Any]]:
         """One forward pass for all that read activations."""
         if not self._readers:
             return
         model = self._models[checkpoint]
-        logits, views = forward(model, batch.pixels, self._wanted[checkpoint])
+        logits, views = forward(
+            model,
+            batch.pixels,
+            self._wanted[checkpoint],
+            notice=notice,
+            names=[asked.owner.who for asked in self._readers],
+        )
         for asked, view in zip(self._readers, views, strict=True):
             if asked.kind is Analysis:
                 yield asked.owner, asked.analysis(model, view, logits, batch)
@@ -190,13 +199,21 @@ class _Work:
             elif sums is not None:
                 sums.update(asked.owner.place, checkpoint, condition, reference, seen, batch)
 
-    def _differentiate(self, checkpoint: str, batch: Batch) -> Iterator[tuple[Owner, Any]]:
+    def _differentiate(self, checkpoint: str, batch: Batch, notice: Notice) -> Iterator[tuple[Owner, Any]]:
         """One backward pass for all that read gradients."""
         if not self._gradients:
             return
         model, hooks = self._models[checkpoint], self._gradient_hooks[checkpoint]
         names = list(dict.fromkeys(name for each in hooks for name in each))
         passed = forward_and_backward(model, batch.pixels, batch.labels, names)
+        watch = Watch(len(batch))
+        for name in model.select_hooks(names):
+            who = [
+                each.owner.who for each, wanted in zip(self._gradients, hooks, strict=True) if name in wanted
+            ]
+            watch.look(place_of(name, who), passed.activations[name])
+            watch.look(f"the gradient at {place_of(name, who)}", passed.gradients[name])
+        watch.tell(notice)
         for asked, mine in zip(self._gradients, hooks, strict=True):
             caches = (
                 ActivationCache({name: tensors[name] for name in mine}, model)

@@ -15,6 +15,7 @@ from ..models import ActivationCache, HookedViT, evaluating
 from ..models.hook_point import Observer
 from ..names import nearest
 from .analysis import Reduction
+from .finiteness import Notice, Watch, place_of, watched
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """What `precision` may be, besides None."""
@@ -51,7 +52,12 @@ def mixed(model: HookedViT, precision: str | None) -> Iterator[None]:
 
 
 def forward(
-    model: HookedViT, pixels: Tensor, wanted: Sequence[Mapping[str, Reduction]]
+    model: HookedViT,
+    pixels: Tensor,
+    wanted: Sequence[Mapping[str, Reduction]],
+    *,
+    notice: Notice | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[Tensor, list[ActivationCache]]:
     """Run `model` once for several readers.
 
@@ -59,19 +65,30 @@ def forward(
         model: the model.
         pixels: [batch 3 height width] in [0, 1].
         wanted: for each reader, hook name -> reduction.
+        notice: told of images whose activations, before any reduction, or logits are not finite.
+        names: the readers', for `notice`.
 
     Returns:
         The logits, and for each reader its own view: just what it asked for, reduced as it asked.
     """
     views: list[dict[str, Tensor]] = [{} for _ in wanted]
     readers: dict[str, list[tuple[dict[str, Tensor], Reduction]]] = {}
-    for view, reductions in zip(views, wanted, strict=True):
+    called: dict[str, list[str]] = {}
+    for view, reductions, who in zip(views, wanted, names or [""] * len(wanted), strict=True):
         for name, reduction in reductions.items():
             readers.setdefault(name, []).append((view, reduction))
-    observers = {name: _reader(model, name, each) for name, each in readers.items()}
+            called.setdefault(name, []).append(who)
+    watch = None if notice is None else Watch(len(pixels))
+    observers = {
+        name: watched(watch, place_of(name, called[name]), _reader(model, name, each))
+        for name, each in readers.items()
+    }
     images = model.normalize(pixels.to(model.device))
     with model.observing(observers):
         logits = model(images)
+    if watch is not None and notice is not None:
+        watch.look("the logits", logits)
+        watch.tell(notice)
     return logits, [ActivationCache(view, model) for view in views]
 
 

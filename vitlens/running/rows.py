@@ -11,6 +11,7 @@ import xarray as xr
 from ..errors import AnalysisError, DatasetError
 from ..images import BAD_IMAGES
 from ..names import some
+from .finiteness import NOT_FINITE, NotFinite, joined_records
 
 LEADING = ("checkpoint", "condition")
 IMAGE_DIMS = ("image", "named_image")
@@ -45,6 +46,7 @@ class Rows:
 
     Attributes:
         bad_images: images among these that could not be read, and so have no rows: id or position -> reason.
+        not_finite: where images had numbers that are not finite; with the table as an attribute.
     """
 
     def __init__(self, checkpoints: Sequence[str], conditions: Sequence[str]) -> None:
@@ -54,6 +56,7 @@ class Rows:
         self._coords: dict[str, xr.Variable] = {}
         self._cells: dict[tuple[str, str, str], _Grown] = {}
         self.bad_images: dict[str, str] = {}
+        self.not_finite = NotFinite()
 
     def __bool__(self) -> bool:
         return bool(self._ids["image"] or self.bad_images)
@@ -130,7 +133,9 @@ class Rows:
             variables[name] = ((*LEADING, *dims), np.array(cells), attrs)
         used = {dim for dims, _, _ in variables.values() for dim in dims}
         ids = {dim: self._ids[dim] for dim in IMAGE_DIMS if dim == "image" or dim in used}
-        attrs = {BAD_IMAGES: self.bad_images} if self.bad_images else {}
+        attrs = joined_records([{NOT_FINITE: self.not_finite.records()}])
+        if self.bad_images:
+            attrs[BAD_IMAGES] = self.bad_images
         return xr.Dataset(variables, coords={**self._names, **ids, **self._coords}, attrs=attrs)
 
 
@@ -230,7 +235,10 @@ def joined(tables: Iterable[xr.Dataset]) -> xr.Dataset:
             expected="ids that are unique in the data set",
             remedy="Name each image apart: two of one name would share noise, and could not be joined.",
         )
-    return xr.Dataset(variables, coords={**coords, **ids}, attrs={BAD_IMAGES: bad} if bad else {})
+    attrs = {**parts[0].attrs, **joined_records(part.attrs for part in parts)}
+    if bad:
+        attrs[BAD_IMAGES] = bad
+    return xr.Dataset(variables, coords={**coords, **ids}, attrs=attrs)
 
 
 def set_table(made: Mapping[tuple[str, str], xr.Dataset], who: str) -> xr.Dataset:

@@ -87,6 +87,7 @@ class Store:
                 str(name): {"dims": coord.dims, "values": coord.values.tolist()}
                 for name, coord in table.coords.items()
             },
+            "attrs": {name: value for name, value in table.attrs.items() if name != BAD_IMAGES},
             "sha256": checksum,
             BAD_IMAGES: list(table.attrs.get(BAD_IMAGES, {}).items()),  # in their order
         }
@@ -151,12 +152,11 @@ def read_shard(folder: Path, part: int) -> xr.Dataset:
     variables = {
         name: (each["dims"], arrays[name], each["attrs"]) for name, each in described["variables"].items()
     }
-    bad = dict(described.get(BAD_IMAGES, ()))  # rows of earlier versions do not say
-    return xr.Dataset(
-        variables,
-        coords={n: (c["dims"], c["values"]) for n, c in described["coords"].items()},
-        attrs={BAD_IMAGES: bad} if bad else {},
-    )
+    attrs = dict(described.get("attrs", {}))  # rows of earlier versions do not say
+    if bad := dict(described.get(BAD_IMAGES, ())):
+        attrs[BAD_IMAGES] = bad
+    coords = {name: (each["dims"], each["values"]) for name, each in described["coords"].items()}
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
 def _number(path: Path) -> int:

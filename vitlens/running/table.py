@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -33,6 +35,25 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
         for name, (dims, values, *attributes) in variables.items()
     }
     return xr.Dataset(data, coords={dim: list(labels) for dim, labels in coords.items()})
+
+
+def where_known(
+    values: Int[Tensor, "*batch"] | Bool[Tensor, "*batch"], known: Bool[Tensor, "*batch"]
+) -> Tensor:
+    """Whole numbers and truth values as they are, or, where some are not known, as floats with NaN there.
+
+    Args:
+        values: class numbers, ranks, counts; whether a prediction is correct.
+        known: whether there is a value, as there is none of logits that are NaN.
+
+    Example:
+        >>> import torch
+        >>> where_known(torch.tensor([3, 0]), torch.tensor([True, False]))
+        tensor([3., nan])
+    """
+    if bool(known.all()):
+        return values
+    return values.float().masked_fill(~known, nan)
 
 
 def _array(values: Tensor) -> Any:

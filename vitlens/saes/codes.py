@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..images import Batch
 from ..models import ActivationCache, HookedViT, weights_sha256
-from ..running import Pass, Reduction, State, table
+from ..running import Pass, Reduction, State, table, where_known
 from ._sae_lens import SAE
 from .reading import Place, codes_of, image_blocks, own_precision, place_of
 
@@ -102,7 +102,11 @@ class SAECode(OfSAE):
         n_active, n_features, error, deviation, n_tokens = cache[self.place.hook_name].unbind(-1)
         said = {
             "l0": (n_active / n_tokens, "features", "Active features per token"),
-            "n_active_features": (n_features.long(), "features", "Features active on the image"),
+            "n_active_features": (
+                where_known(n_features.nan_to_num().long(), n_features.isfinite()),
+                "features",
+                "Features active on the image",
+            ),
             "squared_error": (error, "activation²", "Squared error of the reconstruction"),
             "fvu": (error / deviation, "share", "Error as a share of that of the decoder's bias"),
         }
@@ -128,7 +132,9 @@ class SAECode(OfSAE):
             n_tokens = torch.full_like(n_features, error[:, chosen].shape[1])
             n_active = active[:, chosen].sum(dim=(1, 2))
             squares = [each[:, chosen].sum(dim=1) for each in (error, deviation)]
-            sums.append(torch.stack([n_active, n_features, *squares, n_tokens], dim=-1))
+            parts = torch.stack([n_active, n_features, *squares, n_tokens], dim=-1)
+            # No feature is active on NaN: that would be an image with an L0 of 0.
+            sums.append(parts.where(squares[0].isfinite().unsqueeze(-1), torch.nan))
         return torch.stack(sums, dim=1)
 
 

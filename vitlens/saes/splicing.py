@@ -9,10 +9,10 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ..functional import class_rank, correct_log_probability
+from ..functional import class_rank, correct_log_probability, is_distribution
 from ..images import Batch
 from ..models import ActivationCache, HookedViT
-from ..running import table
+from ..running import table, where_known
 from .reading import reconstruction
 from .rerun import Rerun
 
@@ -74,7 +74,7 @@ class Splice(Rerun):
         correct, probability, loss = torch.stack(by_kind, dim=1).unbind(-1)
         dims = ("token_kind", "intervention")
         variables = {
-            "correct": (correct.bool(), "share", "Correct prediction"),
+            "correct": (where_known(correct == 1, ~correct.isnan()), "share", "Correct prediction"),
             "correct_probability": (probability, "probability", "Probability of the correct class"),
             "loss_nats": (loss, "nats", "Cross-entropy"),
         }
@@ -92,5 +92,5 @@ def _said(logits: Tensor, batch: Batch) -> Float[Tensor, "batch 3"]:
     """Whether the prediction is correct, the correct class's probability, and the loss."""
     labels = batch.labels.to(logits.device)
     log_probability = correct_log_probability(logits, labels)
-    is_correct = class_rank(logits.float(), labels) == 0
+    is_correct = where_known(class_rank(logits.float(), labels) == 0, is_distribution(logits.float()))
     return torch.stack([is_correct.float(), log_probability.exp(), -log_probability], dim=-1)

@@ -37,10 +37,16 @@ def first_correct_layer(
     first = data[name].transpose("condition", "checkpoint", "image").values.astype(np.float64)
     beyond = _beyond(data)
     never = np.isnan(first)
+    said = data.get(name.replace("first_correct_layer", "lens_rank"))
+    if said is not None and {"image", "resid_layer"} <= {*said.dims}:
+        # Where the lens said nothing, as after an overflow, it was not wrong either.
+        silent = said.isnull().any("resid_layer").transpose("condition", "checkpoint", "image").values
+        never &= ~silent
     mean, low, high, n = mean_and_t(np.where(never, beyond, first))
     among = mean_and_t(first)[0]
     n_never = never.sum(-1).astype(np.float64)
-    share = n_never / n
+    with np.errstate(invalid="ignore"):  # where no image is known
+        share = n_never / n
     share_low, share_high = wilson(n_never, n.astype(np.float64))
     hover = [
         [

@@ -155,7 +155,9 @@ class Sheet:
         """What a checkpoint predicts for an image, and how probable it finds the correct class."""
         values = self.examples.sel(condition=condition).isel(image=row, checkpoint=checkpoint)
         told = []
-        if "predicted" in values:
+        if "predicted" in values and bool(values["predicted"].isnull()):
+            told.append("no prediction: its logits are not finite")
+        elif "predicted" in values:
             mark = ""
             if "label" in values:
                 mark = "✓ " if int(values["predicted"]) == int(values["label"]) else "✗ "
