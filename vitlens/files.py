@@ -119,6 +119,34 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sort_metadata(path: str | os.PathLike[str]) -> None:
+    """Put the metadata of a file of safetensors in the order of their names.
+
+    Their own order is drawn anew each time, so that the same content would be other bytes.
+
+    Args:
+        path: a file that was just written; it keeps its length.
+
+    Example:
+        >>> import numpy, tempfile
+        >>> from safetensors.numpy import save_file
+        >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
+        >>> save_file({"values": numpy.zeros(2)}, path, metadata={"b": "2", "a": "1"})
+        >>> sort_metadata(path)
+        >>> path.read_bytes()[8:41]
+        b'{"__metadata__":{"a":"1","b":"2"}'
+    """
+    with Path(path).open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+        ordered = {"__metadata__": metadata, **header}
+        text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with whole(path) as temporary:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import whole
+from ..files import sort_metadata, whole
 from ..functional import is_distribution
 from ..functional.representation import RIDGES, ridge_regression, varies
 from ..images import Batch, ImageDataset, batches, check, n_images, parse_conditions
@@ -212,6 +212,7 @@ class LinearProbe:
         """
         with whole(path) as temporary:
             save_file(self._tensors(), temporary, metadata={"vitlens_probe": _FORMAT, "tokens": self.tokens})
+            sort_metadata(temporary)
         return Path(path)
 
     @classmethod

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import whole
+from ..files import sort_metadata, whole
 from ..images import Batch, ImageDataset, n_images, parse_conditions
 from ..models import ActivationCache, HookedViT, weights_sha256
 from ..running import Reduction, table
@@ -256,6 +256,7 @@ class TunedLens:
                 temporary,
                 metadata={"vitlens_tuned_lens": FORMAT_VERSION, "translators": json.dumps(described)},
             )
+            sort_metadata(temporary)
         return Path(path)
 
     @classmethod

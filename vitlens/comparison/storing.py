@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ..errors import CheckpointError, ComparisonError
-from ..files import whole
+from ..files import sort_metadata, whole
 from .stored_values import Arrays, pack, unpack
 
 FORMAT = "vitlens.comparison.1"
@@ -60,6 +60,7 @@ def write(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
     metadata = {"vitlens": FORMAT, "content": content, "sha256": _checksum(content, arrays)}
     with whole(path) as temporary:
         save_file(arrays, temporary, metadata=metadata)
+        sort_metadata(temporary)
     return path
 
 

@@ -17,7 +17,7 @@ from transformer_lens import ActivationCache as LensActivationCache
 from transformer_lens.utilities import Slice
 
 from ..errors import CheckpointError, HookError, ShapeError
-from ..files import whole
+from ..files import sort_metadata, whole
 from ..names import nearest
 from .attribution import head_results, linear_logits, logit_constant, normalize_components, scaled_neurons
 
@@ -358,6 +358,7 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
         tensors = {name: tensor.detach().contiguous().clone() for name, tensor in self.items()}
         with whole(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
+            sort_metadata(temporary)
         return Path(path)
 
     @classmethod

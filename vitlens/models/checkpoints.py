@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ArchitectureError, CheckpointError
-from ..files import whole
+from ..files import sort_metadata, whole
 from ..names import some
 from .architecture import Description, build, describe, likeliest_architecture
 from .building import build_timm
@@ -69,6 +69,7 @@ def save(
     state = {name: tensor.detach().contiguous() for name, tensor in hooked.model.state_dict().items()}
     with whole(path) as temporary:
         save_file(state, temporary, metadata=metadata)
+        sort_metadata(temporary)
     return Path(path)
 
 
