@@ -1,6 +1,4 @@
-"""Long and large runs, in short: memory stays flat, nothing piles up, stores may be larger than memory."""
-
-import pytest
+"""Long and large runs, in short: memory stays flat, nothing piles up, rows are resumed."""
 
 from .long_runs import apart, piled_up, rows
 
@@ -19,10 +17,3 @@ def test_rows_of_many_images_are_resumed_and_read_back():
     found = rows(2000, reports=False)
     assert found["images_read_when_resumed"] <= 0.1 * 2000 + 256 + 2  # a shard's worth, and two examples
     assert found["rows_mib"] < 5
-
-
-@pytest.mark.parametrize("n_mib", [512])
-def test_an_sae_is_trained_on_a_store_of_twice_the_memory(n_mib):
-    found = apart("store", n_mib)
-    assert found["allowed_mib"] == n_mib / 2 < found["store_mib"]
-    assert found["fvu"] < 1
