@@ -11,6 +11,7 @@
     ├── ArchitectureError   architectures are unknown, or differ where they must agree
     ├── CheckpointError     a file of weights is missing, damaged or does not fit
     ├── SpaceError          the disk is full
+    ├── BusyError           an output folder is in use by another process
     ├── AnalysisError       an analysis broke the protocol or cannot run on this model
     ├── SAEError            a sparse autoencoder does not fit what it is given
     ├── ComparisonError     a comparison cannot be made as asked
@@ -88,6 +89,10 @@ class CheckpointError(VitlensError, ValueError):
 
 class SpaceError(VitlensError, OSError):
     """The disk is full; what was written before is kept."""
+
+
+class BusyError(VitlensError, RuntimeError):
+    """An output folder is in use by another process."""
 
 
 class AnalysisError(VitlensError, ValueError):

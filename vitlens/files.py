@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,6 +56,28 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in a folder and in those below it.
+
+    Args:
+        folder: one that vitlens made, in which no other process works.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".a.txt.k1ll3d.part").touch()
+        >>> clear_parts(folder)
+        >>> list(folder.iterdir())
+        []
+    """
+    # safetensors writes to files of its own, with six letters after the dot and tmp.
+    for left in [*folder.rglob(".*.part"), *folder.rglob(".tmp??????")]:
+        with contextlib.suppress(OSError):  # in a folder that is read-only it does no harm
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 @contextlib.contextmanager

@@ -30,7 +30,8 @@ assert not {{'torch', 'timm', 'plotly', 'xarray'}} & sys.modules.keys()
     assert done.returncode == 0, done.stderr
 
 
-def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_while_torch_is_imported_are_one_line(tmp_path, number, status):
     # The command's first import is held up, so that the signal surely falls into it.
     (tmp_path / "torch.py").write_text("import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
@@ -44,9 +45,9 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate()[1]
-    assert (process.returncode, said) == (130, "vitlens corrupt: stopped.\n")
+    assert (process.returncode, said) == (status, "vitlens corrupt: stopped.\n")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset
+
 HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "docs" / "tables" / "long_runs.md"
 MIB = 2**20
@@ -44,7 +46,7 @@ def size_mib(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB
 
 
-class Many:
+class Many(Dataset[dict[str, Any]]):
     """So many images without a file: each is drawn from its number when it is asked for."""
 
     def __init__(self, n: int, size: int = 32) -> None:

@@ -221,7 +221,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_image(tmp_path, mo
             raise AssertionError
 
     # 21 images × 16 tokens × (16 + 64) float32 = 107,520 bytes.
-    with pytest.raises(SAEError, match=r"1e-06 GB are free. Expected: 0.000113 GB of space"):
+    with pytest.raises(vl.errors.SpaceError, match=r"1e-06 GB are free. Expected: 0.000113 GB of space"):
         write(tmp_path, dataset=Untouched(make_items(21)))
 
 
@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("vitlens.saes.store_writing.write_shard", full)
         with pytest.raises(
-            SAEError, match=r"no space left for .*: it is full. Expected: 6.99e-05 GB of space"
+            vl.errors.SpaceError, match=r"no space left for .*: it is full. Expected: 6.99e-05 GB of space"
         ):
             write(folder)
     assert original(folder)[:1] == [0]

@@ -30,6 +30,7 @@ from . import dictionaries, measures
 from .checkpoints import check_sizes, device, loaded, named
 from .options import ON_BAD_IMAGE, Several, number, positive
 from .places import check_page, file_and_folder
+from .stopping import telling
 
 _FIGURES = "figures"
 _SUMMARY = "summary.csv"
@@ -54,7 +55,8 @@ model with random weights, which shows what chance gives; without --unrelated by
 Beside report.html a folder report.data is made: rows as they come, so that a stopped command goes on when it
 is typed again; at the end the whole comparison (vitlens.Comparison.load reads it) and summary.csv.
 
-exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C.
+exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C;
+143 ended by SIGTERM.
 """
 
 
@@ -146,7 +148,7 @@ def run(chosen: argparse.Namespace) -> None:
     dataset = images if chosen.n_images is None else spread(images, chosen.n_images)
     if margins or chosen.primary:
         _check_metrics(models, first_readable(images), asked, margins, chosen.primary or ())
-    try:
+    with telling(f"what was done is in {beside}, and the same command goes on"):
         comparison = compare(
             models,
             dataset,
@@ -174,8 +176,6 @@ def run(chosen: argparse.Namespace) -> None:
                 level=chosen.level, margins=margins, primary=chosen.primary, pools=pools or None
             )
             _write(made, summary, page, beside, chosen)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"what was done is in {beside}, and the same command goes on") from None
 
 
 def _once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

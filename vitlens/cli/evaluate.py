@@ -26,6 +26,7 @@ from .checkpoints import check_sizes, device, loaded, named_as_typed
 from .options import ON_BAD_IMAGE, Several, number, positive
 from .places import check_table, file_and_folder
 from .scores import COLUMNS, METRICS, scores
+from .stopping import telling
 from .tables import cell, crossed
 
 EPILOG = """\
@@ -48,7 +49,8 @@ two checkpoints are alike: what differs between them, on the same images, is tol
 Beside accuracy.csv a folder accuracy.data is made: rows as they come, so that a stopped command goes on when
 it is typed again.
 
-exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C.
+exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C;
+143 ended by SIGTERM.
 """
 
 _DEFAULT = {name: each.default for name, each in inspect.signature(measure).parameters.items()}
@@ -101,7 +103,10 @@ def run(chosen: argparse.Namespace) -> None:
     place = device(chosen.device)
     ready = {name: _ready(name, path, conditions, chosen, place) for name, path in files.items()}
     tables = []
-    try:
+    kept = "without --output nothing is kept"
+    if beside is not None:
+        kept = f"what was done is in {beside}, and the same command goes on"
+    with telling(kept):
         for name, (model, dataset) in ready.items():
             if len(ready) > 1 and not chosen.no_progress:
                 sys.stderr.write(f"{name}\n")
@@ -121,11 +126,6 @@ def run(chosen: argparse.Namespace) -> None:
             table = scores(data, n_classes=model.cfg.n_classes, seed=chosen.seed)
             table.insert(0, "checkpoint", name)
             tables.append(table)
-    except KeyboardInterrupt:
-        kept = "without --output nothing is kept"
-        if beside is not None:
-            kept = f"what was done is in {beside}, and the same command goes on"
-        raise KeyboardInterrupt(kept) from None
     if os.environ.get("RANK", "0") == "0":  # of several processes one writes
         table = pd.concat(tables, ignore_index=True)
         if output is not None:

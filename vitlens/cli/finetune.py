@@ -19,6 +19,7 @@ from ..models import load
 from .checkpoints import check_sizes
 from .folders import held_out
 from .options import Several, number
+from .stopping import telling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def run(chosen: argparse.Namespace) -> None:
     shown = model if config.new_head is None else starting_model(model, config)
     dataset = folder(chosen.data, shown)
     on = chosen.evaluate_on
-    try:
+    with telling(f"what was done is in {chosen.output}, and the same command goes on"):
         result = finetune(
             model,
             dataset,
@@ -68,10 +69,6 @@ def run(chosen: argparse.Namespace) -> None:
             num_workers=chosen.num_workers,
             progress=not chosen.no_progress,
         )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"what was done is in {chosen.output}, and the same command goes on"
-        ) from None
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         sys.stdout.write(_told(result.evaluations))
         sys.stdout.write(f"{result.path}\n")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import VitlensError
+from ..signals import TERMINATED, Terminated, ending_in_order
 from .words import spoken
 
 INTERRUPTED = 130
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 where vitlens refused something, with its message on standard error; 2, by SystemExit, where the
-        arguments are not understood; 130 after Ctrl-C.
+        arguments are not understood; 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> main(["corrupt", "no such file.jpg", "--output", "sheet.html"])
@@ -64,8 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in given if word in _COMMANDS), None)
     speaker = f"vitlens {command}" if command else "vitlens"
+    with ending_in_order():
+        return _obeyed(given, command, speaker)
+
+
+def _obeyed(given: Sequence[str], command: str | None, speaker: str) -> int:
+    """Run it, and turn what ends it into a line and a status."""
+    room: Any = None
     try:
-        room: Any = None
         if command is not None:
             room = importlib.import_module(f".{command.replace('-', '_')}", __package__)
         parser = _parser(command, room)
@@ -78,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (VitlensError, OSError) as error:
         sys.stderr.write(f"{speaker}: {spoken(str(error), _options(room))}\n")
         return 1
-    except KeyboardInterrupt as stopped:
+    except (KeyboardInterrupt, Terminated) as stopped:
         said = f"; {stopped}" if str(stopped) else ""
         sys.stderr.write(f"{speaker}: stopped{said}.\n")
-        return INTERRUPTED
+        return TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
     return 0
 
 

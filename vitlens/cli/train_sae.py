@@ -29,6 +29,7 @@ from ..running import activations
 from .checkpoints import check_sizes, device, loaded
 from .folders import held_out
 from .options import ON_BAD_IMAGE, Several, number, positive
+from .stopping import telling
 from .tables import cell, crossed
 
 EPILOG = """\
@@ -56,7 +57,8 @@ autoencoder a --seed of its own: two that start alike look alike.
 --output is sae-lens's format (vitlens.saes.load reads it) with evaluation.json beside the weights. The store
 can be deleted when no other training wants it; how large it will be is images x tokens x width x 4 bytes.
 
-exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C.
+exit status: 0 done; 1 refused, with the reason; 2 not understood; 130 stopped by Ctrl-C;
+143 ended by SIGTERM.
 """
 
 _SHOWN = {
@@ -187,7 +189,8 @@ def run(chosen: argparse.Namespace) -> None:
         {"save_every_seconds": chosen.save_every_seconds} if "save_every_seconds" in chosen else {}
     )
     dtype: dict[str, Any] = {"dtype": chosen.store_dtype} if "store_dtype" in chosen else {}
-    try:
+    kept = f"what was done is in {store_path} and {chosen.output}, and the same command goes on"
+    with telling(kept):
         store = saes.ActivationStore.write(
             store_path,
             model,
@@ -220,9 +223,6 @@ def run(chosen: argparse.Namespace) -> None:
             **passes,
             progress=progress,
         )
-    except KeyboardInterrupt:
-        kept = f"what was done is in {store_path} and {chosen.output}, and the same command goes on"
-        raise KeyboardInterrupt(kept) from None
     path = chosen.output / "evaluation.json"
     bad = {**store.bad_images, **evaluation.rows.attrs.get(BAD_IMAGES, {})}
     table = evaluation.summary()

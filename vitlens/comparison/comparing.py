@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ import torch.distributed as dist
 
 from ..analyses import AttentionEntropy, LogitLens, Prediction
 from ..errors import ComparisonError
-from ..files import differences
+from ..files import clear_parts, differences
 from ..images import BAD_IMAGES, ImageDataset, OnBadImage, as_far_as_known, without
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
 from ..running import AnyAnalysis, run, same_architecture
+from ..running.ranks import ranks
 from . import storing
 from .comparison import Comparison
 from .examples import choose, show
@@ -88,6 +90,7 @@ def compare(
     Raises:
         ComparisonError: there are fewer than two checkpoints, no SAEs that can be matched, or `output` holds
             another comparison.
+        BusyError: another process is at work in `output`.
         ArchitectureError: the architectures of the checkpoints, or of the random-weight model, differ.
         AnalysisError, CheckpointError, ConditionError, DatasetError, LabelError, PixelError: as
             `vitlens.run`.
@@ -138,62 +141,66 @@ def compare(
         seed=seed,
     )
     folder = None if output is None else storing.as_path(output, "output")
-    if folder is not None and (made := _read_back(folder, settled)) is not None:
-        bad = made.data.attrs.get(BAD_IMAGES, {})
-        if on_bad_image == "raise":
-            refuse_kept(bad, folder)
-        warn_of(bad, made.data.sizes["image"])
+    if folder is not None and (made := _read_back(folder, settled, on_bad_image)) is not None:
         return made
-    data = run(
-        models,
-        dataset,
-        analyses,
-        conditions=conditions,
-        batch_size=batch_size,
-        seed=seed,
-        precision=precision,
-        output=None if folder is None else folder / _ROWS,
-        num_workers=num_workers,
-        on_bad_image=on_bad_image,
-        progress=progress,
-    )
-    measured = without(dataset, data.attrs.get(BAD_IMAGES, {}))
-    named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
-    items = choose(measured, n_examples, sorted(named)) if n_examples and model.cfg.has_classifier else []
-    features = similarity = galleries = None
-    if saes is not None:
-        features, similarity, galleries = compare_features(
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            held.enter_context(held.enter_context(ranks()).claiming(folder))
+            # Another process may have finished it just now.
+            if (made := _read_back(folder, settled, on_bad_image)) is not None:
+                return made
+            if (folder / _ROWS / "manifest.json").exists():
+                clear_parts(folder)
+        data = run(
             models,
-            saes,
-            measured,
-            unrelated_model=unrelated_model,
-            class_names=class_names,
-            n_gallery_features=int(n_gallery_features),
+            dataset,
+            analyses,
+            conditions=conditions,
             batch_size=batch_size,
             seed=seed,
+            precision=precision,
+            output=None if folder is None else folder / _ROWS,
+            num_workers=num_workers,
             on_bad_image=on_bad_image,
             progress=progress,
         )
-    comparison = Comparison(
-        data=data,
-        reference=reference,
-        n_classes=model.cfg.n_classes,
-        examples=show(models, items, conditions, n_mapped=_N_MAPPED, seed=seed) if items else None,
-        features=features,
-        similarity=similarity,
-        galleries=galleries or None,
-        class_names=class_names,
-        provenance=provenance(models, dataset, data, settled),
-        seed=seed,
-    )
-    # Of several processes each has the whole, and one writes.
-    is_first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
-    if folder is not None and is_first:
-        comparison.save(folder / storing.FILE_NAME)
-    return comparison
+        measured = without(dataset, data.attrs.get(BAD_IMAGES, {}))
+        named = {image for analysis in analyses for image in getattr(analysis, "image_ids", None) or ()}
+        items = choose(measured, n_examples, sorted(named)) if n_examples and model.cfg.has_classifier else []
+        features = similarity = galleries = None
+        if saes is not None:
+            features, similarity, galleries = compare_features(
+                models,
+                saes,
+                measured,
+                unrelated_model=unrelated_model,
+                class_names=class_names,
+                n_gallery_features=int(n_gallery_features),
+                batch_size=batch_size,
+                seed=seed,
+                on_bad_image=on_bad_image,
+                progress=progress,
+            )
+        comparison = Comparison(
+            data=data,
+            reference=reference,
+            n_classes=model.cfg.n_classes,
+            examples=show(models, items, conditions, n_mapped=_N_MAPPED, seed=seed) if items else None,
+            features=features,
+            similarity=similarity,
+            galleries=galleries or None,
+            class_names=class_names,
+            provenance=provenance(models, dataset, data, settled),
+            seed=seed,
+        )
+        # Of several processes each has the whole, and one writes.
+        is_first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
+        if folder is not None and is_first:
+            comparison.save(folder / storing.FILE_NAME)
+        return comparison
 
 
-def _read_back(folder: Path, settled: Mapping[str, Any]) -> Comparison | None:
+def _read_back(folder: Path, settled: Mapping[str, Any], on_bad_image: OnBadImage) -> Comparison | None:
     """The finished comparison of a folder; None where it is not finished.
 
     Raises:
@@ -223,6 +230,10 @@ def _read_back(folder: Path, settled: Mapping[str, Any]) -> Comparison | None:
             "they are read; whether they are the same is for you to know. For others name a new folder.",
             stacklevel=3,
         )
+    bad = made.data.attrs.get(BAD_IMAGES, {})
+    if on_bad_image == "raise":
+        refuse_kept(bad, folder)
+    warn_of(bad, made.data.sizes["image"])
     return made
 
 

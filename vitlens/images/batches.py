@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DatasetError, VitlensError
+from ..signals import not_in_workers
 from .bad_images import BadImage, OnBadImage, Policy, warn_of
 from .items import Batch, ImageDataset, Item, add_id, check_size, checked_item, empty, stacked
 
@@ -230,6 +231,7 @@ def _reading(
             num_workers=num_workers,
             prefetch_factor=4,
             collate_fn=_gathered,
+            worker_init_fn=not_in_workers,
             generator=torch.Generator().manual_seed(0),  # its own: DataLoader would draw from torch's
         )
         loaded = zip((number for number, _ in places), loader, strict=True)

@@ -31,7 +31,7 @@ from .measurement import Measurement, Sums
 from .passes import check_precision, measuring
 from .ranks import Ranks, ranks
 from .rows import joined
-from .store import Store
+from .store import Store, is_complete
 
 
 def run(
@@ -98,6 +98,7 @@ def run(
     Raises:
         AnalysisError: two analyses give a variable of one name, one breaks the protocol or cannot run on
             this model, or `output` holds another run.
+        BusyError: another process is at work in `output`.
         ArchitectureError: the checkpoints are of different architectures.
         ConditionError, DatasetError, LabelError, PixelError: what is asked for or given cannot be used.
 
@@ -136,12 +137,16 @@ def run(
         store = None
         if output is not None:
             described = _manifest(models, asked, analyses, reading, seed, precision, shard_images)
-            store = _opened(output, described, shared)
-            if on_bad_image == "raise":
-                kept = store.bad_images().values()
-                refuse_kept({image: why for each in kept for image, why in each.items()}, store.folder)
-        with measuring(list(models.values())):
-            data = _measured(measurement, reading, store, shared, progress)
+        # A finished run is read back, by as many at a time as like.
+        is_done = output is None or is_complete(output, reading.n_parts, bool(measurement.set_statistics))
+        with shared.claiming(None if is_done else output):
+            if output is not None:
+                store = _opened(output, described, shared)
+                if on_bad_image == "raise":
+                    kept = store.bad_images().values()
+                    refuse_kept({image: why for each in kept for image, why in each.items()}, store.folder)
+            with measuring(list(models.values())):
+                data = _measured(measurement, reading, store, shared, progress)
     if shared.rank == 0:
         warn_of(data.attrs.get(BAD_IMAGES, {}), data.sizes["image"])
     return data if not isinstance(model, HookedViT) else data.isel(checkpoint=0, drop=True)
@@ -189,6 +194,14 @@ class _Reading:
     def part_of(self, batch_number: int) -> int:
         """The part that a batch belongs to."""
         return 0 if self._batches_per_part is None else batch_number // self._batches_per_part
+
+    @property
+    def n_parts(self) -> int | None:
+        """How many parts there are, where the data set says how many images it has."""
+        if self.n_images is None:
+            return None
+        n_batches = -(-self.n_images // max(1, self.batch_size))
+        return self.part_of(n_batches - 1) + 1 if n_batches else 0
 
     def n_images_in(self, wanted: Callable[[int], bool]) -> int | None:
         """Images in the wanted parts, where the data set says how many it has."""
@@ -299,6 +312,7 @@ def _opened(output: str | os.PathLike[str], described: Mapping[str, Any], shared
     with shared.together("making the folder of the output"):
         if shared.rank == 0:
             store = Store(output, described)
+            store.clear()
     return store or Store(output, described)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch.distributed as dist
 
+from ..claims import claimed
 from ..errors import AnalysisError
+from ..signals import ending_in_order
 
 _PATIENCE = datetime.timedelta(hours=6)
 
@@ -99,6 +101,22 @@ class Ranks:
             )
         self._known_to_all.append(fault)
         raise fault
+
+    @contextlib.contextmanager
+    def claiming(self, folder: str | os.PathLike[str] | None) -> Iterator[None]:
+        """Have an output folder to this run in the block; the first process holds it for all.
+
+        Args:
+            folder: the folder, of which the first process is asked; None claims nothing.
+
+        Raises:
+            BusyError: another run's process has it.
+            AnalysisError: another process failed or is gone.
+        """
+        with contextlib.ExitStack() as held:
+            with self.together("claiming the output folder"):
+                held.enter_context(claimed(folder) if self.rank == 0 else ending_in_order())
+            yield
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save_file
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import differences, read_json, sha256, whole, write_json
+from ..files import clear_parts, differences, read_json, sha256, whole, write_json
 from ..images import BAD_IMAGES, as_far_as_known
 
 FORMAT = "vitlens.rows.1"
@@ -51,6 +51,10 @@ class Store:
             raise _no_manifest(self.folder)
         else:
             write_json(path, wanted)
+
+    def clear(self) -> None:
+        """Remove what a process that was killed left half-written; for the one process that may write."""
+        clear_parts(self.folder)
 
     def measured(self) -> dict[int, int]:
         """Part number -> its number of images, for the parts whose rows are there.
@@ -109,14 +113,7 @@ class Store:
         Raises:
             CheckpointError: a file is damaged.
         """
-        found = {}
-        for path in sorted(self.folder.glob("sums-*.safetensors"), key=_number):
-            try:
-                tensors = load_file(path)
-            except (OSError, SafetensorError) as error:
-                raise _damaged(path, str(error)) from error
-            found[_number(path)] = (tensors, tensors.pop("parts").tolist())
-        return found
+        return _sums(self.folder)
 
     def rows(self) -> Iterator[xr.Dataset]:
         """The rows of all parts, in their order.
@@ -132,6 +129,21 @@ class Store:
 
     def _shard(self, part: int) -> Path:
         return self.folder / f"rows-{part:06d}.safetensors"
+
+
+def is_complete(folder: str | os.PathLike[str], n_parts: int | None, has_sums: bool) -> bool:
+    """Whether a run has nothing left to measure: all its parts are there, and in the sums.
+
+    Args:
+        folder: the run's.
+        n_parts: how many parts the run has; None where that is not known, and the answer no.
+        has_sums: whether it has set statistics.
+    """
+    path = Path(folder)
+    there = {_number(each) for each in path.glob("rows-*.json")}
+    if n_parts is None or not (path / "manifest.json").exists() or there != set(range(n_parts)):
+        return False
+    return not has_sums or there <= {part for _, parts in _sums(path).values() for part in parts}
 
 
 def read_shard(folder: Path, part: int) -> xr.Dataset:
@@ -157,6 +169,17 @@ def read_shard(folder: Path, part: int) -> xr.Dataset:
         attrs[BAD_IMAGES] = bad
     coords = {name: (each["dims"], each["values"]) for name, each in described["coords"].items()}
     return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def _sums(folder: Path) -> dict[int, tuple[dict[str, np.ndarray], list[int]]]:
+    found = {}
+    for path in sorted(folder.glob("sums-*.safetensors"), key=_number):
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(path, str(error)) from error
+        found[_number(path)] = (tensors, tensors.pop("parts").tolist())
+    return found
 
 
 def _number(path: Path) -> int:

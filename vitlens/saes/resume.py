@@ -9,10 +9,10 @@ Files are written whole or not at all, so that a training can be killed at any m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..claims import LOCK_NAME
 from ..errors import CheckpointError, SAEError
-from ..files import differences, read_json, whole, write_json
+from ..files import clear_parts, differences, read_json, whole, write_json
 from ._sae_lens import SAE, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from .storage import load, save
 from .trainer import Trainer
@@ -62,8 +63,7 @@ class TrainingFolder:
             _check_same(read_json(described), wanted, self.path)
         else:
             write_json(described, wanted)
-        for left in filter(_is_part, self.path.iterdir()):  # by a process that was killed as it wrote
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        clear_parts(self.path)
 
     def finished(self, device: torch.device | str) -> SAE[Any] | None:
         """The SAE, if the training is done.
@@ -71,7 +71,11 @@ class TrainingFolder:
         Raises:
             CheckpointError: it is damaged.
         """
-        return load(self.path, device) if (self.path / SAE_CFG_FILENAME).exists() else None
+        if not is_finished(self.path):
+            return None
+        with contextlib.suppress(OSError):  # left by a kill after the SAE was written
+            self._state.unlink()
+        return load(self.path, device)
 
     def read(self, trainer: Trainer) -> Rows:
         """Bring `trainer` to where the training was interrupted, if it was.
@@ -124,6 +128,11 @@ class TrainingFolder:
         return self.path / "state.safetensors"
 
 
+def is_finished(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a training that is done."""
+    return (Path(path) / "run.json").exists() and (Path(path) / SAE_CFG_FILENAME).exists()
+
+
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder that holds something other than a training.
 
@@ -142,7 +151,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 def _is_part(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(_SUFFIX)
+    return path.name == LOCK_NAME or (path.name.startswith(".") and path.name.endswith(_SUFFIX))
 
 
 def _digest(tensors: Mapping[str, Tensor], history: str) -> str:

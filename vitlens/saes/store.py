@@ -20,7 +20,16 @@ from ..running import same_architecture
 from ..running.ranks import ranks
 from .checks import check_batch_size
 from .shards import DTYPES
-from .store_manifest import begin, compare, complete, kept_bad_images, layout, missing, read_manifest
+from .store_manifest import (
+    begin,
+    compare,
+    complete,
+    is_complete,
+    kept_bad_images,
+    layout,
+    missing,
+    read_manifest,
+)
 from .store_selection import Selection, Shards
 from .store_writing import Writing
 from .stored_tokens import StoredTokens
@@ -96,7 +105,8 @@ class ActivationStore:
             dtype: the stored precision: `float32`, `bfloat16` or `float16`.
             batch_size: images in a forward pass.
             shard_images: images in a shard, rounded down to whole batches; by default about 128 MiB of
-                them, at most 1,024. So many are run again after a kill, at most.
+                them, at most 1,024. Twice as many are run again after a kill, at most: the
+                shard being filled and the one being written.
             seed: of the corruptions, and of the order of rows in a shard.
             num_workers: processes that load images ahead of the model; with 0 they are loaded in between.
             on_bad_image: as in `vitlens.run`; `bad_images` says what was left out. The shards are cut as if
@@ -107,8 +117,10 @@ class ActivationStore:
             The store.
 
         Raises:
+            BusyError: another process is writing there.
             SAEError: a setting is none, an activation is not [batch pos d_in] or not finite in this
-                precision, the folder holds other activations, or there is no space left.
+                precision, or the folder holds other activations.
+            SpaceError: there is no space left.
             HookError, ArchitectureError, ConditionError, DatasetError, LabelError, PixelError: what is asked
                 for or given cannot be used.
             CheckpointError: a file in the folder is damaged.
@@ -143,7 +155,7 @@ class ActivationStore:
             num_workers,
             on_bad_image,
         )
-        with ranks() as shared:
+        with ranks() as shared, shared.claiming(None if is_complete(folder) else folder):
             with shared.together("beginning the activation store"):
                 if shared.rank == 0:
                     with writing.space(folder):
@@ -152,8 +164,7 @@ class ActivationStore:
                 manifest = compare(folder, writing.manifest)
                 if on_bad_image == "raise":
                     refuse_kept(kept_bad_images(folder), folder)
-            is_complete = not missing(folder, manifest)
-            if not is_complete:
+            if missing(folder, manifest):
                 with shared.together("storing activations"):
                     writing.write(folder, shared, progress)
                 with shared.together("completing the activation store"):

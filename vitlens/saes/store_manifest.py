@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..claims import LOCK_NAME
 from ..errors import CheckpointError, SAEError
-from ..files import read_json, write_json
+from ..files import clear_parts, read_json, write_json
 from ..images import BAD_IMAGES
 from ..images.items import add_id
 from .shards import Layout, described_shard, shard_path, written_shards
@@ -34,15 +35,15 @@ def begin(folder: Path, wanted: Mapping[str, Any]) -> None:
     """
     if (folder / "manifest.json").exists():
         compare(folder, wanted)
-        for left in folder.glob(".*.part"):  # by a process that was killed
-            left.unlink()
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        clear_parts(folder)
+    elif folder.exists() and (not folder.is_dir() or any(map(_is_strange, folder.iterdir()))):
         raise SAEError(
             f"{os.fspath(folder)} holds files and no manifest.json.",
             expected="a new folder, or that of an activation store",
             remedy="Name another folder.",
         )
     else:
+        clear_parts(folder)
         _write(folder, {"protocol": PROTOCOL, **wanted, "shards": None})
 
 
@@ -121,6 +122,14 @@ def kept_bad_images(folder: Path) -> dict[str, str]:
     return found
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a store is there that lacks nothing."""
+    try:
+        return not missing(folder, read_manifest(folder))
+    except CheckpointError:
+        return False
+
+
 def missing(folder: Path, manifest: Mapping[str, Any]) -> str:
     """What a store still lacks, in words; empty where it lacks nothing."""
     there = [number for number in written_shards(folder) if shard_path(folder, number).exists()]
@@ -173,6 +182,11 @@ def layout(manifest: Mapping[str, Any]) -> Layout:
 def ids_sha256(image_ids: list[str]) -> str:
     """A hash of image ids in their order."""
     return hashlib.sha256("".join(f"{image_id}\n" for image_id in image_ids).encode()).hexdigest()
+
+
+def _is_strange(path: Path) -> bool:
+    """Whether a file is none of those that a write leaves that was killed before its manifest stood."""
+    return path.name != LOCK_NAME and not (path.name.startswith(".manifest.json.") and path.suffix == ".part")
 
 
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import SAEError
+from ..errors import SAEError, SpaceError
 from ..files import is_full
 from ..images import (
     BAD_IMAGES,
@@ -125,7 +125,7 @@ class Writing:
         """Say what is needed where the disk is full in the block, or already too small for all at its end.
 
         Raises:
-            SAEError: there is too little space.
+            SpaceError: there is too little space.
         """
         try:
             yield
@@ -294,8 +294,8 @@ def _described(name: str, model: HookedViT) -> dict[str, Any]:
     }
 
 
-def _no_space(folder: Path, needed: int | None, why: str) -> SAEError:
-    return SAEError(
+def _no_space(folder: Path, needed: int | None, why: str) -> SpaceError:
+    return SpaceError(
         f"There is no space left for {os.fspath(folder)}: {why}.",
         expected=f"{'some' if needed is None else f'{needed / 1e9:.3g} GB of'} space for the shards to come",
         remedy="Make room and call write again with the same arguments: what has been written is kept. "

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..claims import claimed
 from ..errors import SAEError
 from ..models import HookedViT
 from ._sae_lens import SAE
@@ -22,7 +23,7 @@ from .kinds import KINDS
 from .live import take
 from .loop import HISTORY_COLUMNS, fit, new_trainer
 from .recipe import Recipe
-from .resume import TrainingFolder
+from .resume import TrainingFolder, check_folder, is_finished
 from .survey import survey
 from .threshold import set_threshold
 from .tokens import Activations, as_tokens
@@ -126,6 +127,7 @@ def train(
         SAEError: a setting is out of range or unknown, the activations are not finite rows or do not vary,
             there are too few of them for a held-out set and a batch or for `n_tokens`, `output` holds another
             training or something else, or the loss stopped being finite.
+        BusyError: another process is at work in `output`.
         CheckpointError: a file in `output` is damaged.
 
     Source: Bussmann et al. (2024), "BatchTopK sparse autoencoders" (arXiv 2412.06410); Bricken et al. (2023),
@@ -156,58 +158,62 @@ def train(
         options=options,
     )
     extra = _checked_metadata(metadata or {})
-    if isinstance(source, tuple):
-        model, dataset, hook_name = source
-        given: Activations = take(
-            model, dataset, hook_name, tokens=tokens, conditions=conditions,
-            n_images_per_pass=n_images_per_pass, seed=seed, progress=progress,
-        )  # fmt: skip
-        device = device or model.device
-    else:
-        given = source
-    taken = as_tokens(given, "The source's activations")
-    n_holdout = recipe.n_holdout(taken.n_tokens)
-    surveyed = survey(taken, checksum=output is not None)
-    scale = activation_scale or surveyed.fitted_scale()
-    used, holdout = taken.split(n_holdout, seed=seed)
-    recipe.n_steps(used.n_tokens)
-    device = torch.device(device or taken.device)
-
-    folder = None
     if output is not None:
-        read = {"n_tokens": taken.n_tokens, "d_in": taken.d_in, "sha256": surveyed.sha256}
-        run = {
-            "arguments": {**recipe.described(), "metadata": extra, "device": str(device)},
-            "source": {**read, "origin": dict(taken.origin)},
+        check_folder(output)
+    # A finished training is read back, by as many at a time as like.
+    with claimed(None if output is None or is_finished(output) else output):
+        if isinstance(source, tuple):
+            model, dataset, hook_name = source
+            given: Activations = take(
+                model, dataset, hook_name, tokens=tokens, conditions=conditions,
+                n_images_per_pass=n_images_per_pass, seed=seed, progress=progress,
+            )  # fmt: skip
+            device = device or model.device
+        else:
+            given = source
+        taken = as_tokens(given, "The source's activations")
+        n_holdout = recipe.n_holdout(taken.n_tokens)
+        surveyed = survey(taken, checksum=output is not None)
+        scale = activation_scale or surveyed.fitted_scale()
+        used, holdout = taken.split(n_holdout, seed=seed)
+        recipe.n_steps(used.n_tokens)
+        device = torch.device(device or taken.device)
+
+        folder = None
+        if output is not None:
+            read = {"n_tokens": taken.n_tokens, "d_in": taken.d_in, "sha256": surveyed.sha256}
+            run = {
+                "arguments": {**recipe.described(), "metadata": extra, "device": str(device)},
+                "source": {**read, "origin": dict(taken.origin)},
+            }
+            folder = TrainingFolder(output, run, save_every_seconds)
+            finished = folder.finished(device)
+            if finished is not None:
+                return finished
+
+        with _drawing_from(seed):
+            trainer = new_trainer(recipe, used, surveyed.mean, scale, device)
+        rows = fit(trainer, used, seed, folder, progress)
+        with _drawing_from(seed):
+            sae = inference_form(trainer.sae, scale)
+        if KINDS[kind].sets_threshold:
+            set_threshold(sae, holdout, k_per_token, batch_size=batch_size, progress=progress)
+        fold_norms(sae, trainer.sae)
+
+        measured = figures(sae, holdout, batch_size=batch_size, progress=progress)
+        measured["n_holdout_tokens"] = measured.pop("n_tokens")
+        settings = recipe.described() | {
+            "n_tokens": trainer.n_training_samples,
+            "learning_rate": trainer.cfg.lr,
+            "activation_scale": scale,
+            "dead_window_tokens": trainer.dead_window_tokens,
         }
-        folder = TrainingFolder(output, run, save_every_seconds)
-        finished = folder.finished(device)
-        if finished is not None:
-            return finished
-
-    with _drawing_from(seed):
-        trainer = new_trainer(recipe, used, surveyed.mean, scale, device)
-    rows = fit(trainer, used, seed, folder, progress)
-    with _drawing_from(seed):
-        sae = inference_form(trainer.sae, scale)
-    if KINDS[kind].sets_threshold:
-        set_threshold(sae, holdout, k_per_token, batch_size=batch_size, progress=progress)
-    fold_norms(sae, trainer.sae)
-
-    measured = figures(sae, holdout, batch_size=batch_size, progress=progress)
-    measured["n_holdout_tokens"] = measured.pop("n_tokens")
-    settings = recipe.described() | {
-        "n_tokens": trainer.n_training_samples,
-        "learning_rate": trainer.cfg.lr,
-        "activation_scale": scale,
-        "dead_window_tokens": trainer.dead_window_tokens,
-    }
-    columns = {name: [row[name] for row in rows] for name in HISTORY_COLUMNS}
-    for name, value in {**taken.origin, **extra, **settings, **measured, "history": columns}.items():
-        sae.cfg.metadata[name] = value
-    if folder is not None:
-        folder.finish(sae)
-    return sae
+        columns = {name: [row[name] for row in rows] for name in HISTORY_COLUMNS}
+        for name, value in {**taken.origin, **extra, **settings, **measured, "history": columns}.items():
+            sae.cfg.metadata[name] = value
+        if folder is not None:
+            folder.finish(sae)
+        return sae
 
 
 def planned(*, d_sae: int, **settings: Any) -> Recipe:

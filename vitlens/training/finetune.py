@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from ..errors import SpaceError, TrainingError, VitlensError
-from ..files import read_json, write_json
+from ..files import clear_parts, read_json, write_json
 from ..images import fingerprint
 from ..images.values import is_whole
 from ..models import HookedViT, load, save, weights_sha256
+from ..signals import Terminated
 from .checkpoints import Checkpoints
 from .config import FinetuneConfig
 from .curves import write_curves
@@ -91,8 +92,10 @@ def finetune(
         AnalysisError: of several processes another is gone, or has failed.
         LabelError: a label is outside the model's classes.
         CheckpointError: there are checkpoints in the folder, and none can be read.
+        BusyError: another process is at work in the folder.
         SpaceError: the disk is full; the last checkpoint is whole.
-        KeyboardInterrupt: Ctrl-C was pressed; the step in hand was ended and a checkpoint written.
+        KeyboardInterrupt, Terminated: Ctrl-C was pressed, or SIGTERM came; the step in hand was ended and a
+            checkpoint written.
 
     Example:
         >>> import timm, vitlens as vl
@@ -119,15 +122,17 @@ def finetune(
         "data": fingerprint(dataset, pixels=False),
         "evaluation_data": None if evaluate_on is None else fingerprint(evaluate_on, pixels=False),
     }
-    with processes() as together:
+    with processes() as together, contextlib.ExitStack() as held:
         _check_share(config, together)
         together.agree(run)
         order = StepOrder(n_items, config.batch_size, config.seed)
         # What cannot be trained so is refused before the folder is taken.
         trainer = Trainer(tuned, order, n_steps, config, together)
         if folder is not None:
-            together.first(lambda: _claim(folder, run), "making the output folder")
-            if (folder / "model.safetensors").exists():
+            # A finished run is read back, by as many at a time as like.
+            held.enter_context(together.shared.claiming(None if _is_finished(folder) else folder))
+            together.first(lambda: _begin(folder, run), "making the output folder")
+            if _is_finished(folder):
                 return _finished(folder, run, trainer.shown, model, config)
         log = Log(None if folder is None else folder / "log.jsonl", writes=together.is_first)
         # Together: one that cannot start in the first process stops all of them.
@@ -139,7 +144,7 @@ def finetune(
         )  # fmt: skip
         try:
             loop.run_steps()
-        except (VitlensError, KeyboardInterrupt):
+        except (VitlensError, KeyboardInterrupt, Terminated):
             if folder is not None and together.is_first and log.path is not None and log.path.exists():
                 with contextlib.suppress(VitlensError, OSError):  # the error is what has to be seen
                     write_curves(log, folder / "curves.html")
@@ -209,8 +214,12 @@ def _check_share(config: FinetuneConfig, together: Processes) -> None:
         )
 
 
-def _claim(folder: Path, run: dict[str, Any]) -> None:
-    """Make the folder this run's own."""
+def _is_finished(folder: Path) -> bool:
+    return (folder / "model.safetensors").exists()
+
+
+def _begin(folder: Path, run: dict[str, Any]) -> None:
+    """Write down in the folder which run it holds, or compare."""
     config = folder / "config.json"
     if config.exists():
         found = read_json(config)
@@ -221,7 +230,7 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
                 remedy="Name another output folder.",
             )
         check_same_run(found, run, folder)
-    elif (folder / "model.safetensors").exists():
+    elif _is_finished(folder):
         raise TrainingError(
             f"{folder} holds a model.safetensors that is not of this run.",
             expected="a folder that is new, empty or this run's own",
@@ -230,9 +239,7 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
     try:
         if not config.exists():
             write_json(config, run)
-        # What a run wrote at when it was killed; nothing else ever would remove it.
-        for left in folder.rglob(".*.part"):
-            left.unlink()
+        clear_parts(folder)
     except SpaceError:
         raise
     except OSError as error:

@@ -21,11 +21,11 @@ from ..images import Condition, collate, parse_conditions
 from ..images.streams import stream
 from ..models import save
 from ..models.checkpoints import said_of
+from ..signals import Interrupt, not_in_workers
 from .checkpoints import Checkpoints, step_name
 from .config import FinetuneConfig
 from .curves import write_curves
 from .evaluating import evaluate
-from .interrupts import Interrupt, not_in_workers
 from .loading import SeededItems
 from .log import Log
 from .state import State, check_same_run, read_state
@@ -85,7 +85,8 @@ class Loop:
             TrainingError: the loss or a weight is no number; the last checkpoint is from before.
             SpaceError: the disk is full; the last checkpoint is whole.
             CheckpointError: there are checkpoints, and none can be read.
-            KeyboardInterrupt: Ctrl-C was pressed; the step in hand was ended and a checkpoint written.
+            KeyboardInterrupt, Terminated: Ctrl-C was pressed, or SIGTERM came; the step in hand was ended and
+                a checkpoint written.
         """
         first_step = self._resumed()
         batches = self._batches(first_step)
@@ -110,10 +111,10 @@ class Loop:
                     bar.update()
                     stops = self._step_made(step + 1, interrupt.asked, bar)
                 if stops:
-                    raise KeyboardInterrupt
+                    raise interrupt.error()
                 self._evaluate(step + 1)
         if interrupt.asked and self._together.n == 1:
-            raise KeyboardInterrupt
+            raise interrupt.error()
 
     def _step_made(self, done: int, is_asked_to_stop: bool, bar: Any) -> bool:
         """See to what is due after a step; whether the run is to stop here."""
