@@ -137,7 +137,7 @@ def test_what_is_shown_has_conditions_down_and_checkpoints_across(workplace, cap
 def test_an_answer_that_is_no_number_is_wrong_and_makes_means_no_number():
     dims = ("condition", "image")
     values = {
-        "rank": (dims, [[0, 0, 3]]),
+        "rank": (dims, [[0, np.nan, 3]]),
         "correct_probability": (dims, [[0.5, np.nan, 0.25]]),
         "predicted_probability": (dims, [[0.5, np.nan, 0.5]]),
         "entropy_nats": (dims, [[1.0, np.nan, 1.0]]),
