@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, SpaceError
+from .errors import CheckpointError, SpaceError, VitlensError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -112,6 +112,27 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, SpaceError) or any(f"os error {number})" in str(error) for number in _FULL)
 
 
+def as_path(path: object, argument: str, error: type[VitlensError] = CheckpointError) -> Path:
+    """A path, whatever it is given as.
+
+    Args:
+        path: text or a path.
+        argument: what the caller calls it.
+        error: what is raised where it is neither.
+
+    Example:
+        >>> as_path("a/b", "path").name
+        'b'
+    """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise error(
+            f"{argument} is {path!r}.",
+            expected="a path",
+            remedy="Name a file or a folder, as text or a Path.",
+        )
+    return Path(os.fsdecode(path))
+
+
 def differences(found: Any, wanted: Any) -> str:
     """In which entries two JSON values differ, in words; empty where they do not.
 
@@ -189,7 +210,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    # Not only JSONDecodeError: numbers of thousands of digits and brackets in brackets without end.
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{os.fspath(path)} cannot be read as JSON ({error}).",
             expected="a JSON file that vitlens wrote",

@@ -31,6 +31,12 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
         >>> bool(model.blocks[0].mlp.fc1.bias.abs().sum() > 0)
         True
     """
+    if not isinstance(model, nn.Module):
+        raise FamilyError(
+            f"The model is a {type(model).__name__}.",
+            expected="a module of torch",
+            remedy="Make one with timm.create_model.",
+        )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -96,7 +96,7 @@ def test_named_images_must_be_there_and_the_same_for_all():
         vl.run(a, items(3), [Middle(("imagee 1",))], progress=False)
     with pytest.raises(vl.errors.AnalysisError, match="one tuple of image_ids for all"):
         vl.run(a, items(3), [Middle(("image 1",)), Saliency(("image 2",))], progress=False)
-    with pytest.raises(vl.errors.AnalysisError, match="one tuple of image_ids"):
+    with pytest.raises(vl.errors.AnalysisError, match="a tuple of image ids, or None"):
         vl.run(a, items(3), [Middle("image 1"), Saliency(("image 2",))], progress=False)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import vitlens as vl
 from vitlens.errors import CheckpointError, SAEError
+from vitlens.saes import storage
 from vitlens.saes.bias_release import release_bias
 from vitlens.saes.crosscoder import Crosscoder, measured_on
 from vitlens.saes.crosscoder_training import train_crosscoder
@@ -347,6 +348,9 @@ def test_a_damaged_crosscoder_is_refused(tmp_path):
     said = json.loads(config.read_text())
     said["metadata"]["crosscoder"]["latents"]["n_active"][0] += 1
     config.write_text(json.dumps(said))
+    with pytest.raises(CheckpointError, match=r"is damaged: its own checksum is another"):
+        Crosscoder.load(tmp_path / "crosscoder")
+    config.write_text(json.dumps(storage.sealed(said)))
     with pytest.raises(
         CheckpointError, match=r"is damaged: what its metadata says of the crosscoder has another"
     ):

@@ -135,6 +135,7 @@ def list_config(folder):
 
 def change_config(folder, **entries):
     config = json.loads((folder / CONFIG).read_text())
+    config.pop("cfg_sha256")  # as in a folder that sae-lens wrote
     (folder / CONFIG).write_text(json.dumps(config | entries))
 
 
@@ -157,7 +158,7 @@ def flip_a_bit(folder):
         (remove_weights, r"has no sae_weights.safetensors that goes with its cfg.json"),
         (cut_weights, r"is damaged: its SHA-256"),
         (flip_a_bit, r"is damaged: its SHA-256"),
-        (lambda folder: change_config(folder, d_sae=7), r"no SAE that sae-lens can build \(RuntimeError"),
+        (lambda folder: change_config(folder, d_sae=7), r"no SAE that sae-lens can build \(ValueError"),
         (lambda folder: change_config(folder, architecture="batchtopk"), r"can build \(KeyError"),
     ],
 )

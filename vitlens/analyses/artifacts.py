@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import AnalysisError
 from ..functional.artifacts import artifact_tokens
 from ..images import Batch
+from ..images.values import is_real
 from ..models import ActivationCache, HookedViT
 from ..names import pattern_hook, resid_hooks
 from ..running import Reduction, table, where_known
@@ -171,6 +172,11 @@ def _patch_norms(model: HookedViT) -> Reduction:
 
 
 def _check_thresholds(norm_threshold: float | None, norm_ratio: float) -> None:
+    for name, value in (("norm_ratio", norm_ratio), ("norm_threshold", norm_threshold)):
+        if value is not None and not is_real(value):
+            raise AnalysisError(
+                f"{name} is {value!r}.", expected="a number above 0", remedy="Leave it out for the default."
+            )
     if norm_ratio <= 0 or (norm_threshold is not None and norm_threshold <= 0):
         raise AnalysisError(
             f"norm_threshold is {norm_threshold} and norm_ratio {norm_ratio}.",

@@ -74,9 +74,9 @@ class CKA:
     n_groups: int = 1
 
     def __post_init__(self) -> None:
-        if self.n_groups < 1:
+        if not isinstance(self.n_groups, int) or self.n_groups < 1:
             raise AnalysisError(
-                f"n_groups is {self.n_groups}.",
+                f"n_groups is {self.n_groups!r}.",
                 expected="1 for no standard error, or the number of groups that images are dealt to",
                 remedy="Pass n_groups=20, say.",
             )

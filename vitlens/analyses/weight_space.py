@@ -19,7 +19,7 @@ from ..models import HookedViT
 from ..models.opened.norm import OpenedNorm, open_norm
 from ..names import some
 from ..running.analysis import AnyAnalysis
-from ..running.engine import run
+from ..running.engine import as_models, run
 from .prediction import Prediction
 
 _MATRICES = ("W_Q", "W_K", "W_V", "W_O", "W_in", "W_gate", "W_out")
@@ -56,6 +56,7 @@ def weight_distance(reference: HookedViT, model: HookedViT) -> xr.Dataset:
         >>> float(weight_distance(base, base)["weight_distance_of_part"].sel(part="all"))
         0.0
     """
+    as_models({"reference": reference, "model": model})
     _check_same_parameters(reference, model, "parameters", "named_parameters")
     matrices = {}
     for name in (*_MATRICES, *_BIASES):
@@ -123,6 +124,12 @@ def interpolate(
         >>> data["rank"].dims, data["alpha"].values
         (('alpha', 'condition', 'image'), array([0. , 0.5, 1. ]))
     """
+    if not all(isinstance(alpha, int | float) for alpha in alphas):
+        raise AnalysisError(
+            f"alphas is {alphas!r}.",
+            expected="a list of numbers",
+            remedy="Pass alphas=(0, 0.25, 0.5, 0.75, 1), say.",
+        )
     points = [float(alpha) for alpha in alphas]
     if not points or not all(map(math.isfinite, points)) or len(set(points)) < len(points):
         raise AnalysisError(

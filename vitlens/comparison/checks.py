@@ -13,11 +13,11 @@ from ..images.values import is_real
 from .metrics import SAMPLE_DIMS
 
 
-def check_dims(data: xr.Dataset) -> None:
-    """Raise `ComparisonError` for what is no data set, or one without a checkpoint, a condition or an image.
+def check_dataset(data: object) -> None:
+    """Raise `ComparisonError` for what is no data set.
 
     Example:
-        >>> check_dims(xr.Dataset({"a": (SAMPLE_DIMS, [[[1.0]]])}))
+        >>> check_dataset(xr.Dataset())
     """
     if not isinstance(data, xr.Dataset):
         raise ComparisonError(
@@ -25,6 +25,15 @@ def check_dims(data: xr.Dataset) -> None:
             expected="an xarray.Dataset of values for each checkpoint, condition and image",
             remedy="Give comparison.data, or what vl.run({'base': base, 'tuned': tuned}, ...) gives.",
         )
+
+
+def check_dims(data: xr.Dataset) -> None:
+    """Raise `ComparisonError` for what is no data set, or one without a checkpoint, a condition or an image.
+
+    Example:
+        >>> check_dims(xr.Dataset({"a": (SAMPLE_DIMS, [[[1.0]]])}))
+    """
+    check_dataset(data)
     for dim in SAMPLE_DIMS:
         if not data.sizes.get(dim):
             raise ComparisonError(

@@ -14,6 +14,7 @@ from scipy import stats
 from ..errors import ComparisonError
 from ..names import nearest
 from . import statistics
+from .checks import check_dataset
 from .metrics import SAMPLE_DIMS
 from .ratios import gap_interval, percentiles, resampled_means
 
@@ -77,6 +78,7 @@ def gap_closed(
         0      tuned  3_mlp_out         0.5     0.5      0.5  1.5  8
     """
     statistics.check_numbers(level, n_resamples, seed)
+    check_dataset(data)
     values = {metric: data[name] for metric, name in _METRICS.items() if name in data}
     _check_there(values, "Transplant", data)
     recipient = _reference(data, reference)
@@ -153,6 +155,7 @@ def patching_agreement(
         1      tuned  mlp             3      1.0       1.0  2
     """
     statistics.check_numbers(level, n_resamples, seed)
+    check_dataset(data)
     names = ("transplant_log_probability", "attribution_patching")
     found = {name: data[name] for name in names if name in data}
     _check_there(found if len(found) == len(names) else {}, "Transplant and AttributionPatching", data)

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from .. import files
 from ..errors import CheckpointError, ComparisonError
 from ..files import sort_metadata, whole
 from .stored_values import Arrays, pack, unpack
@@ -109,13 +110,7 @@ def as_path(path: object, argument: str) -> Path:
         >>> as_path("a/b", "path").name
         'b'
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ComparisonError(
-            f"{argument} is {path!r}.",
-            expected="a path",
-            remedy="Name a file or a folder, as text or a Path.",
-        )
-    return Path(os.fsdecode(path))
+    return files.as_path(path, argument, ComparisonError)
 
 
 def _check_format(metadata: Mapping[str, str], path: Path) -> None:

@@ -73,6 +73,12 @@ def attention_distance(
         >>> attention_distance(torch.eye(4), patch_distances((2, 2)))
         tensor(0.)
     """
+    if distances.shape != pattern.shape[-2:]:
+        raise ShapeError(
+            f"The distances have shape {tuple(distances.shape)}, the pattern {tuple(pattern.shape)}.",
+            expected="[query, key] as the pattern's last two axes",
+            remedy="Give patch_distances of the model's grid, and the pattern of the patches alone.",
+        )
     distances = distances.to(pattern.device)
 
     def distance(weights: Tensor) -> Tensor:
@@ -108,9 +114,10 @@ def patch_distances(
 
 def _by_query(reduce: Callable[[Tensor], Tensor], pattern: Tensor) -> Tensor:
     """Reduce [... query key] over `key` in float32, some maps at a time."""
-    if pattern.ndim < 2:
+    if not isinstance(pattern, Tensor) or pattern.ndim < 2:
+        found = f"of shape {tuple(pattern.shape)}" if isinstance(pattern, Tensor) else type(pattern).__name__
         raise ShapeError(
-            f"The pattern has shape {tuple(pattern.shape)}.",
+            f"The pattern is {found}.",
             expected="[..., query, key]",
             remedy="Give hook_pattern as it was cached.",
         )

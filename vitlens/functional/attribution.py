@@ -161,6 +161,12 @@ def integrated_gradients(
             expected="1 or more of each",
             remedy="32 steps and 16 rows are usual.",
         )
+    if inputs.shape != baselines.shape:
+        raise ShapeError(
+            f"The inputs have shape {tuple(inputs.shape)}, the baselines {tuple(baselines.shape)}.",
+            expected="a baseline for each input, of its shape",
+            remedy="Expand one baseline: baseline.expand_as(inputs).",
+        )
     span = inputs - baselines
     edges = _edges(score, baselines, span, n_steps, rows_per_pass)
     middles, widths = (edges[1:] + edges[:-1]) / 2, edges.diff(dim=0)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import ShapeError
+
 HeadFusion: TypeAlias = Literal["mean", "max", "min"]
 """How the heads of a layer become one map."""
 
@@ -37,6 +39,10 @@ def fuse_heads(
     """
     if fusion == "mean":
         return pattern.mean(-3, dtype=torch.float32)
+    if fusion not in ("max", "min"):
+        raise ShapeError(
+            f"fusion is {fusion!r}.", expected="'mean', 'max' or 'min'", remedy="Leave it out for the mean."
+        )
     extreme = {"max": torch.amax, "min": torch.amin}[fusion]
     return extreme(pattern, -3).float()
 
@@ -60,6 +66,10 @@ def discard_smallest(
         tensor([[0.1000, 0.0000, 0.7000],
                 [0.3000, 0.0000, 0.4000]])
     """
+    if not 0 <= ratio < 1:
+        raise ShapeError(
+            f"ratio is {ratio}.", expected="a share in [0, 1)", remedy="Write 0.9 for nine tenths."
+        )
     ranked = fused.clone()
     ranked[..., list(kept_keys)] = torch.inf
     n_query, n_key = fused.shape[-2:]
@@ -149,6 +159,10 @@ def gradient_rollout(
 
 
 def _readers(layers: Sequence[Tensor], readers: Tensor | None) -> Tensor:
+    if not len(layers):
+        raise ShapeError(
+            "There is no layer.", expected="one map or more", remedy="Give the map of each layer, in order."
+        )
     last = layers[-1]
     return torch.eye(last.shape[-1], device=last.device) if readers is None else readers.to(last.device)
 

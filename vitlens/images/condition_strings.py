@@ -78,6 +78,12 @@ def parse_conditions(specs: Iterable[ConditionSpec]) -> tuple[Condition, ...]:
         >>> [condition.name for condition in parse_conditions(["clean", "contrast@4-5"])]
         ['clean', 'contrast@4', 'contrast@5']
     """
+    if not isinstance(specs, Iterable):
+        raise ConditionError(
+            f"conditions is {specs!r}.",
+            expected="a list of conditions",
+            remedy='Write ["clean", "gaussian_blur@3"], say.',
+        )
     if isinstance(specs, str):
         raise ConditionError(
             f"The conditions are one string, {specs!r}.",

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, Normalize
 
 from ..errors import DatasetError, LabelError
+from ..files import as_path
 from ..models import HookedViT
 from ..names import nearest, some
 from .decoding import SUFFIXES, read_rgb
@@ -100,7 +101,7 @@ def folder(
         >>> images.classes, images.image_ids, images[0]["pixels"].shape
         ({'bright': 0, 'dark': 1}, ['bright/1.png', 'dark/1.png'], torch.Size([3, 224, 224]))
     """
-    root = Path(path)
+    root = as_path(path, "path", DatasetError)
     names = _class_folders(root)
     is_imagenet = classes is None and _is_imagenet(names, model.cfg.n_classes)
     if is_imagenet:

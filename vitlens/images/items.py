@@ -76,6 +76,10 @@ def collate(items: Sequence[Any], n_classes: int | None = None) -> Batch:
         >>> collate(items).labels
         tensor([0, 1, 2, 3, 4])
     """
+    if not items:
+        raise DatasetError(
+            "The batch has no item.", expected="one or more", remedy="Leave out batches without images."
+        )
     return stacked(
         [checked_item(item, f"{place} of the batch", n_classes) for place, item in enumerate(items)]
     )

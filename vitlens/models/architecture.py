@@ -7,6 +7,7 @@ A description is JSON: `{"kind": "timm", "name": ..., "kwargs": {...}}` for what
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError
+from ..errors import ArchitectureError, VitlensError
 from .building import build_timm
 from .config import ViTConfig
 from .families import find_family
@@ -29,6 +30,15 @@ _CLASSES: dict[str, type[nn.Module]] = {
     "VisionTransformer": VisionTransformer,
     "VisionTransformerDistilled": VisionTransformerDistilled,
 }
+
+
+_NEVER = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments of timm's that fetch or read files, which what a file says never may."""
+
+_LARGEST = 2**20
+"""No number of a description is larger; one that is would ask for memory before anything is compared."""
+
+_DEPTHS = {"depth", "num_hidden_layers"}
 
 
 def describe(model: nn.Module) -> Description:
@@ -78,7 +88,72 @@ def build(description: Description, data_config: dict[str, Any] | None = None) -
             expected="kind, name and kwargs",
             remedy="Pass architecture= to vitlens.load.",
         ) from error
-    if kind == "timm":
+    if surplus := sorted(_NEVER & kwargs.keys()):
+        raise ArchitectureError(
+            f"The description of the architecture has the arguments {', '.join(surplus)}.",
+            expected="what the shape of a module depends on: nothing that reads or fetches further files",
+            remedy="Pass architecture= to vitlens.load.",
+        )
+    try:
+        return _built(kind, name, kwargs, data_config)
+    except VitlensError:
+        raise
+    except Exception as error:  # timm raises whatever another argument leads to
+        reason = str(error).strip().splitlines()
+        raise ArchitectureError(
+            f"The described architecture '{name}' cannot be built ({type(error).__name__}: "
+            f"{reason[0] if reason else 'no reason given'}).",
+            expected="arguments that timm takes",
+            remedy="Pass architecture= to vitlens.load.",
+        ) from error
+
+
+def built_for(
+    description: Description, data_config: dict[str, Any] | None, state: Mapping[str, Tensor]
+) -> nn.Module:
+    """Build the module that `description` describes for weights that are there.
+
+    A few words in a file can describe a module that no memory holds: it is built without memory first.
+
+    Args:
+        description: as for `build`.
+        data_config: as for `build`.
+        state: the weights; one of another size is found before the module is built in earnest.
+
+    Raises:
+        ArchitectureError: as for `build`, or the described module is much larger than the weights.
+    """
+    depth = _deepest(description)
+    n_described = None
+    if depth <= max(1, len(state)):
+        # Not every module can be built so, and the few that cannot are tried in earnest.
+        with contextlib.suppress(ArchitectureError), torch.device("meta"):
+            module = build(description, data_config)
+            n_described = sum(each.numel() for each in module.state_dict().values())
+    n_there = sum(each.numel() for each in state.values())
+    if depth > max(1, len(state)) or (n_described is not None and n_described > 16 * n_there + 2**20):
+        raise ArchitectureError(
+            f"The description is of a module of {n_described or 'far too many'} weights, and {n_there} are "
+            "there.",
+            expected="the architecture that the weights belong to",
+            remedy="Pass architecture= to vitlens.load.",
+        )
+    return build(description, data_config)
+
+
+def _deepest(value: Any) -> int:
+    """The largest number of blocks that a description asks for."""
+    if isinstance(value, int) and value > _LARGEST:
+        return value
+    if not isinstance(value, Mapping):
+        return 0
+    here = [each for name, each in value.items() if name in _DEPTHS and isinstance(each, int)]
+    return max([0, *here, *map(_deepest, value.values())])
+
+
+def _built(kind: str, name: str, kwargs: dict[str, Any], data_config: Mapping[str, Any] | None) -> nn.Module:
+    # A colon says where to fetch from: "hf-hub:somebody/something", "local-dir:/somewhere".
+    if kind == "timm" and ":" not in name:
         overlay = {
             key: data_config[key]
             for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")

@@ -15,8 +15,14 @@ def build_timm(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Modu
     """`timm.create_model`, with an error that lists the nearest names.
 
     Raises:
-        ArchitectureError: timm knows no such name.
+        ArchitectureError: timm knows no such name, or does not take the arguments.
     """
+    if not isinstance(name, str):
+        raise ArchitectureError(
+            f"The architecture is {name!r}.",
+            expected="timm's name for it, as text",
+            remedy='Write "deit_tiny_patch16_224", say; a live module goes to HookedViT.',
+        )
     architecture = name.split("/")[-1].split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
         raise ArchitectureError(
@@ -24,5 +30,12 @@ def build_timm(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Modu
             expected=f"a name that timm.list_models() lists (nearest: {nearest(name, timm.list_models())})",
             remedy="Correct the name, or wrap the live module: HookedViT(module).",
         )
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except (TypeError, AttributeError, AssertionError) as error:  # of arguments that the class does not take
+        raise ArchitectureError(
+            f"timm cannot build '{name}' with {', '.join(kwargs) or 'no arguments'} ({error}).",
+            expected="arguments that timm.create_model takes for it",
+            remedy="See timm's page of the model's class.",
+        ) from error
     return model

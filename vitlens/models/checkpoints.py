@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError, CheckpointError
-from ..files import sort_metadata, whole
+from ..errors import ArchitectureError, CheckpointError, FamilyError
+from ..files import as_path, sort_metadata, whole
 from ..names import some
-from .architecture import Description, build, describe, likeliest_architecture
+from .architecture import Description, built_for, describe, likeliest_architecture
 from .building import build_timm
 from .hooked_vit import HookedViT
 
@@ -56,6 +57,7 @@ def save(
 
     Raises:
         ArchitectureError: it cannot be told how the module was built.
+        CheckpointError: `path` is a folder or no path, or the provenance cannot be written as JSON.
 
     Example:
         >>> import tempfile, timm
@@ -64,13 +66,20 @@ def save(
         >>> load(path).cfg == model.cfg
         True
     """
+    path = as_path(path, "path")
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder.",
+            expected="the name of a file",
+            remedy="Add one, such as model.safetensors.",
+        )
     hooked = model if isinstance(model, HookedViT) else HookedViT(model)
     metadata = said_of(hooked, architecture, provenance, **kwargs)
     state = {name: tensor.detach().contiguous() for name, tensor in hooked.model.state_dict().items()}
     with whole(path) as temporary:
         save_file(state, temporary, metadata=metadata)
         sort_metadata(temporary)
-    return Path(path)
+    return path
 
 
 def said_of(
@@ -95,12 +104,41 @@ def said_of(
         description = model.description or describe(model.model)
     else:
         description = {"kind": "timm", "name": architecture, "kwargs": kwargs}
+    origin = {**model.provenance, **(provenance or {})}
+    try:
+        said = json.dumps(origin)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"The provenance cannot be written ({error}).",
+            expected="numbers, texts, truth values, None, and lists and mappings of them",
+            remedy="Say what it is in words.",
+        ) from error
     return {
         "vitlens": FORMAT_VERSION,
         "architecture": json.dumps(description),
         "data_config": json.dumps(model.data_config),
-        "provenance": json.dumps({**model.provenance, **(provenance or {})}),
+        "provenance": said,
     }
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """A device, whatever it is given as.
+
+    Raises:
+        CheckpointError: torch knows no such device.
+
+    Example:
+        >>> as_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"device is {device!r}.",
+            expected='"cpu", "cuda", "cuda:1" or another of torch\'s devices',
+            remedy="Leave it out for the CPU.",
+        ) from error
 
 
 def load(
@@ -125,14 +163,14 @@ def load(
         CheckpointError: the file is missing, damaged, or its weights do not fit the architecture.
         ArchitectureError: the architecture is not known, or not said.
     """
-    path = Path(path)
+    path, device = as_path(path, "path"), as_device(device)
     state, metadata = _read(path)
     described = metadata.get("architecture")
     data_config = _json(metadata, "data_config", path)
     if architecture is not None:
         module = build_timm(architecture, **kwargs)
     elif described is not None:
-        module = build(_json(metadata, "architecture", path), data_config)
+        module = built_for(_json(metadata, "architecture", path), data_config, state)
     else:
         raise ArchitectureError(
             f"{path} is a bare state dict: it does not say its architecture.",
@@ -140,6 +178,14 @@ def load(
             remedy='Pass timm\'s name for it: vitlens.load(path, architecture="deit_tiny_patch16_224").',
         )
     _fit(module, state, path)
+    for name in {"mean", "std"} & data_config.keys():
+        values = data_config[name]
+        if not _are_channels(values) or (name == "std" and not all(values)):
+            raise CheckpointError(
+                f"The metadata of {path} say that the {name} is {values!r}.",
+                expected="a finite number for each of three channels; of the standard deviation, not 0",
+                remedy="Save the model anew with vitlens.save, or pass architecture= to load its weights.",
+            )
     provenance = {**_json(metadata, "provenance", path), "file": path.name}
     model = HookedViT(module.eval().to(device), data_config=data_config, provenance=provenance)
     if architecture is None:
@@ -154,6 +200,12 @@ def weights_sha256(model: HookedViT | nn.Module) -> str:
         64 hexadecimal digits.
     """
     module = model.model if isinstance(model, HookedViT) else model
+    if not isinstance(module, nn.Module):
+        raise FamilyError(
+            f"The model is a {type(module).__name__}.",
+            expected="a HookedViT or a module of torch",
+            remedy="Load a file with vitlens.load first.",
+        )
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -182,6 +234,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 prefix = metadata.get("prefix", "")
                 names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
                 return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
+        _check_unpacked(path)
         with warnings.catch_warnings():  # torch's words about pickles are for those who want to load them
             warnings.simplefilter("ignore", UserWarning)
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -192,6 +245,28 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise _damaged(path, error) from error
     except Exception as error:  # torch.load raises whatever the damage leads to
         raise _unloaded(path, error) from (None if isinstance(error, pickle.UnpicklingError) else error)
+
+
+def _are_channels(values: object) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) in (1, 3)
+        and all(isinstance(each, int | float) and abs(each) < 1e6 for each in values)
+    )
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive that is compressed, as torch never writes one: it can grow a thousandfold."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        n_bytes = sum(info.file_size for info in archive.infolist())
+    if n_bytes > 2 * path.stat().st_size:
+        raise CheckpointError(
+            f"{path} unpacks to {n_bytes:,} bytes, many times its size.",
+            expected="an archive as torch.save writes it, which is not compressed",
+            remedy="Save the state dict anew with torch.save.",
+        )
 
 
 def _unloaded(path: Path, error: Exception) -> CheckpointError:
@@ -242,7 +317,7 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
 def _json(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(metadata.get(key, "{}"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     if not isinstance(value, dict):
         raise CheckpointError(
@@ -282,4 +357,7 @@ def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
             expected=f"its {len(wanted)} tensors, by name and shape",
             remedy=remedy,
         )
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except Exception as error:  # sparse, complex or without values
+        raise _damaged(path, error) from error

@@ -162,6 +162,12 @@ class HookedViT(ObservedRootModule, NamedWeights):
         Returns:
             What `forward` takes, in the model's precision.
         """
+        if not isinstance(pixels, Tensor):
+            raise PixelError(
+                f"The pixels are a {type(pixels).__name__}.",
+                expected="a tensor [..., 3, height, width] in [0, 1]",
+                remedy="Read images with vitlens.images.folder, which gives such tensors.",
+            )
         mean, std = (
             torch.tensor(self.data_config[name], dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
             for name in ("mean", "std")
@@ -225,9 +231,9 @@ class HookedViT(ObservedRootModule, NamedWeights):
         Raises:
             ShapeError: `resid` has other axes.
         """
-        if resid.ndim != 3 or resid.shape[-1] != self.cfg.d_model:
+        if not isinstance(resid, Tensor) or resid.ndim != 3 or resid.shape[-1] != self.cfg.d_model:
             raise ShapeError(
-                f"resid has shape {tuple(resid.shape)}.",
+                f"resid has shape {tuple(getattr(resid, 'shape', ())) or type(resid).__name__}.",
                 expected=f"[batch, pos, d_model = {self.cfg.d_model}]",
                 remedy="Give the residual stream with all its tokens, as cached at hook_resid_pre or _post.",
             )
@@ -285,6 +291,13 @@ class HookedViT(ObservedRootModule, NamedWeights):
 
     def _check_images(self, images: Tensor) -> None:
         size = self.cfg.required_image_size
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            found = f"of type {images.dtype}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+            raise PixelError(
+                f"The images are {found}.",
+                expected="a tensor of floating-point numbers [batch channel height width]",
+                remedy="Normalize pixels in [0, 1] with model.normalize first.",
+            )
         fits = images.ndim == 4 and images.shape[1] == self.cfg.n_channels
         if not fits or (size is not None and tuple(images.shape[2:]) != size):
             wanted = (self.cfg.n_channels, *(size or ("height", "width")))

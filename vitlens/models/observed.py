@@ -182,6 +182,10 @@ class ObservedRootModule(HookedRootModule):  # type: ignore[misc]  # untyped the
     def check_hook_names(self, names: Sequence[str] | Mapping[str, Any] | set[str]) -> None:
         """Raise `HookError` for the first name that is no hook of this model."""
         for name in names:
+            if not isinstance(name, str):
+                raise HookError(
+                    f"A hook name is {name!r}.", expected="a text", remedy="See model.hook_names."
+                )
             if name not in self.hook_dict:
                 reason = _WHERE_IT_IS.get(name.rsplit(".", 1)[-1])
                 why = f" Only {reason} has such a place." if reason else ""

@@ -27,7 +27,7 @@ from .definitions import definitions
 from .dictionaries import feature_lines, features_html, similarity_lines
 from .figure_html import element_id, figure_heading, figure_html, figure_json, figure_meta
 from .findings import Links, findings_html
-from .protocol import ComparisonLike
+from .protocol import ComparisonLike, check_comparison
 from .shell import PAGE, Section, asset, body, contents, data_block
 from .summary_tables import cells_html, rows_json, scalars_html
 from .tables import provenance_table
@@ -82,7 +82,8 @@ def write(
         >>> "<h1>What changed from base to tuned</h1>" in path.read_text(encoding="utf-8")
         True
     """
-    if Path(path).is_dir():
+    check_comparison(comparison)
+    if files.as_path(path, "path", ComparisonError).is_dir():
         raise ComparisonError(
             f"{os.fspath(path)} is a folder.",
             expected="the name of a file",

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 import xarray as xr
 
+from ..errors import ComparisonError
+
 
 @runtime_checkable
 class ComparisonLike(Protocol):
@@ -38,3 +40,13 @@ class ComparisonLike(Protocol):
     def summary(self) -> pd.DataFrame:
         """One row per metric, condition and checkpoint, with intervals and verdicts."""
         ...
+
+
+def check_comparison(comparison: object) -> None:
+    """Raise `ComparisonError` for what a report cannot be made from."""
+    if not isinstance(comparison, ComparisonLike):
+        raise ComparisonError(
+            f"The comparison is a {type(comparison).__name__}.",
+            expected="what vitlens.compare gives, or an object with the attributes of ComparisonLike",
+            remedy="Read a saved one with vitlens.Comparison.load.",
+        )

@@ -86,6 +86,12 @@ def taken(
     progress: bool,
 ) -> tuple[Float[Tensor, "token d_in"], int]:
     """What `activations` gives, and of how many images it is."""
+    if not isinstance(model, HookedViT):
+        raise AnalysisError(
+            f"The model is a {type(model).__name__}.",
+            expected="a HookedViT",
+            remedy="Wrap a module of timm: vitlens.HookedViT(module).",
+        )
     model.check_hook_names([hook_name])
     positions = model.cfg.positions(tokens)
     asked, models = parse_condition(condition), {"model": model}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from tqdm.auto import tqdm
 
 from ..errors import AnalysisError, ArchitectureError
+from ..files import as_path
 from ..images import (
     BAD_IMAGES,
     Condition,
@@ -24,6 +25,7 @@ from ..images import (
     parse_conditions,
 )
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
+from ..images.values import is_whole
 from ..models import HookedViT, weights_sha256
 from .analysis import AnyAnalysis
 from .finiteness import NOT_FINITE, Saying
@@ -114,11 +116,27 @@ def run(
         >>> dict(both.sizes)
         {'checkpoint': 2, 'condition': 1, 'image': 4}
     """
-    models = {"model": model} if isinstance(model, HookedViT) else dict(model)
+    models = as_models(model)
     asked = parse_conditions(conditions)
     same_architecture(models)
     check_precision(precision)
     check_on_bad_image(on_bad_image)
+    check_whole(batch_size, "batch_size", 1, "32")
+    check_whole(seed, "seed", 0, "0")
+    if not isinstance(analyses, Iterable):
+        raise AnalysisError(
+            f"analyses is a {type(analyses).__name__}.",
+            expected="a list of analyses",
+            remedy="Write [vitlens.Prediction()], say.",
+        )
+    if output is not None:
+        output = as_path(output, "output", AnalysisError)
+        if output.exists() and not output.is_dir():
+            raise AnalysisError(
+                f"{output} is a file.",
+                expected="a folder, new or that of this run",
+                remedy="Name another output.",
+            )
     if shard_images < 1:
         raise AnalysisError(
             f"shard_images is {shard_images}.", expected="1 or more", remedy="Leave it out for 256."
@@ -150,6 +168,43 @@ def run(
     if shared.rank == 0:
         warn_of(data.attrs.get(BAD_IMAGES, {}), data.sizes["image"])
     return data if not isinstance(model, HookedViT) else data.isel(checkpoint=0, drop=True)
+
+
+def as_models(model: object) -> dict[str, HookedViT]:
+    """Checkpoint name -> model, whichever way they are given; one alone is called `model`.
+
+    Raises:
+        AnalysisError: it is no model and no mapping of names to models.
+    """
+    models = {"model": model} if isinstance(model, HookedViT) else model
+    if not isinstance(models, Mapping):
+        raise AnalysisError(
+            f"The model is a {type(model).__name__}.",
+            expected="a HookedViT, or a mapping of names to several",
+            remedy="Wrap a module of timm: vitlens.HookedViT(module).",
+        )
+    for name, each in models.items():
+        if not isinstance(name, str) or not isinstance(each, HookedViT):
+            raise AnalysisError(
+                f"The checkpoint {name!r} is a {type(each).__name__}.",
+                expected="a name, and a HookedViT",
+                remedy="Wrap a module of timm: vitlens.HookedViT(module).",
+            )
+    return dict(models)
+
+
+def check_whole(value: object, name: str, least: int, default: str) -> None:
+    """Refuse what is no whole number of `least` or more.
+
+    Raises:
+        AnalysisError: it is none.
+    """
+    if not is_whole(value) or value < least:  # type: ignore[operator]
+        raise AnalysisError(
+            f"{name} is {value!r}.",
+            expected=f"a whole number of {least} or more",
+            remedy=f"Leave it out for {default}.",
+        )
 
 
 def same_architecture(models: Mapping[str, HookedViT]) -> None:

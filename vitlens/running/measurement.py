@@ -66,6 +66,13 @@ class Measurement:
         self.image_size = cfg.required_image_size
         for condition in self.conditions:
             condition.check(self.models)
+        for analysis in analyses:
+            if isinstance(getattr(analysis, "image_ids", None), str):
+                raise AnalysisError(
+                    f"image_ids is {analysis.image_ids!r}.",
+                    expected="a tuple of image ids, or None for all",
+                    remedy=f"Write image_ids=({analysis.image_ids!r},).",
+                )
         asked = [_Asked(analysis, _kind(analysis), place) for place, analysis in enumerate(analyses)]
         of_all = [each for each in asked if each.image_ids is None]
         of_named = [each for each in asked if each.image_ids is not None]

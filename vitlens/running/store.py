@@ -12,6 +12,7 @@ counts as measured when its rows and its sums are there.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,14 +20,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.numpy import load, load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import load, save_file
 
 from ..errors import AnalysisError, CheckpointError
 from ..files import clear_parts, differences, read_json, sha256, whole, write_json
 from ..images import BAD_IMAGES, as_far_as_known
+from .rows import LEADING
 
 FORMAT = "vitlens.rows.1"
+
+_OWN = "described_sha256"
+"""The checksum of a shard's description, in it; those of earlier versions have none."""
 
 
 class Store:
@@ -95,17 +100,17 @@ class Store:
             "sha256": checksum,
             BAD_IMAGES: list(table.attrs.get(BAD_IMAGES, {}).items()),  # in their order
         }
-        write_json(path.with_suffix(".json"), described)
+        sealed = {**described, _OWN: _described_sha256(described)}
+        write_json(path.with_suffix(".json"), sealed)
 
     def write_sums(self, rank: int, sums: Mapping[str, np.ndarray], parts: list[int]) -> None:
         """Replace what process `rank` has added up, over `parts`, all that it ever covered."""
         path = self.folder / f"sums-{rank}.safetensors"
         # In one file, so that sums and the parts that they cover can never belong to different moments.
-        covered = {"parts": np.array(parts, dtype=np.int64)}
+        kept = {"parts": np.array(parts, dtype=np.int64)}
+        kept |= {name: np.ascontiguousarray(each) for name, each in sums.items()}
         with whole(path) as temporary:
-            save_file(
-                {**covered, **{name: np.ascontiguousarray(each) for name, each in sums.items()}}, temporary
-            )
+            save_file(kept, temporary, metadata={"sha256": _sums_sha256(kept)})
 
     def sums(self) -> dict[int, tuple[dict[str, np.ndarray], list[int]]]:
         """Process -> what its set statistics have added up, and over which parts.
@@ -153,40 +158,78 @@ def read_shard(folder: Path, part: int) -> xr.Dataset:
         CheckpointError: the file is damaged.
     """
     path = folder / f"rows-{part:06d}.safetensors"
-    described = read_json(path.with_suffix(".json"))
+    beside = path.with_suffix(".json")
+    described = read_json(beside)
+    try:
+        if described.get(_OWN, own := _described_sha256(described)) != own:
+            raise ValueError("its own checksum is another than when it was written")
+        digest, said = described["sha256"], described["variables"]
+        coords = {n: (c["dims"], c["values"]) for n, c in described["coords"].items()}
+        attrs = dict(described.get("attrs", {}))  # rows of earlier versions do not say
+        if bad := dict(described.get(BAD_IMAGES, ())):
+            attrs[BAD_IMAGES] = bad
+    except Exception as error:  # whatever another content leads to
+        raise _damaged(beside, f"{type(error).__name__}: {error}") from error
     try:
         content = path.read_bytes()
-    except OSError as error:
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("its checksum is another than when it was written")
+        arrays = load(content)
+        variables = {name: (each["dims"], arrays[name], each["attrs"]) for name, each in said.items()}
+        table = xr.Dataset(variables, coords=coords, attrs=attrs)
+        if odd := [name for name, each in table.data_vars.items() if each.dims[: len(LEADING)] != LEADING]:
+            raise ValueError(f"'{odd[0]}' has other axes than a run gives")
+        if table["image"].dtype.kind != "U" or table["image"].dims != ("image",):
+            raise ValueError("its image ids are no texts")
+        return table
+    except Exception as error:
         raise _damaged(path, str(error)) from error
-    if hashlib.sha256(content).hexdigest() != described["sha256"]:
-        raise _damaged(path, "its checksum is another than when it was written")
-    arrays = load(content)
-    variables = {
-        name: (each["dims"], arrays[name], each["attrs"]) for name, each in described["variables"].items()
-    }
-    attrs = dict(described.get("attrs", {}))  # rows of earlier versions do not say
-    if bad := dict(described.get(BAD_IMAGES, ())):
-        attrs[BAD_IMAGES] = bad
-    coords = {name: (each["dims"], each["values"]) for name, each in described["coords"].items()}
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
 def _sums(folder: Path) -> dict[int, tuple[dict[str, np.ndarray], list[int]]]:
     found = {}
     for path in sorted(folder.glob("sums-*.safetensors"), key=_number):
         try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
+            with safe_open(path, framework="numpy") as file:
+                said = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Of a version before there was a checksum, none is asked for.
+            if said and said["sha256"] != _sums_sha256(tensors):
+                raise ValueError("its checksum is another than when it was written")
+            found[_number(path)] = (tensors, tensors.pop("parts").tolist())
+        except Exception as error:  # readers raise whatever the damage leads to
             raise _damaged(path, str(error)) from error
-        found[_number(path)] = (tensors, tensors.pop("parts").tolist())
     return found
 
 
 def _number(path: Path) -> int:
-    return int(path.stem.split("-")[1])
+    try:
+        return int(path.stem.split("-")[1])
+    except (IndexError, ValueError) as error:
+        raise _damaged(path, "its name has no number") from error
 
 
-def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+def _described_sha256(described: Mapping[str, Any]) -> str:
+    """The checksum of a shard's description, itself left out."""
+    rest = {name: value for name, value in described.items() if name != _OWN}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _sums_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _check_same(found: object, wanted: Mapping[str, Any], folder: Path) -> None:
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{folder / 'manifest.json'} holds a {type(found).__name__}.",
+            expected="the manifest of a run, a JSON object",
+            remedy="Restore it from a copy, or delete the folder to measure anew.",
+        )
     there = found.get("images")
     if isinstance(there, Mapping):
         wanted = {**wanted, "images": as_far_as_known(wanted["images"], there)}

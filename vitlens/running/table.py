@@ -11,6 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..errors import AnalysisError
+
 
 def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> xr.Dataset:
     """A table of one batch, from tensors.
@@ -30,6 +32,15 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
         >>> dict(made.sizes), made["score"].attrs
         ({'image': 2}, {'units': 'nats'})
     """
+    if not isinstance(variables, Mapping) or not all(
+        isinstance(each, tuple) and len(each) in (2, 3) and isinstance(each[1], Tensor)
+        for each in variables.values()
+    ):
+        raise AnalysisError(
+            f"variables is {variables!r}.",
+            expected="name -> (dims after image, tensor) or (dims, tensor, attributes)",
+            remedy='Write {"score": ((), scores)}, say.',
+        )
     data = {
         name: (("image", *dims), _array(values), *attributes)
         for name, (dims, values, *attributes) in variables.items()

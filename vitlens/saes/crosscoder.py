@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import SAEError
+from ..errors import CheckpointError, SAEError
 from . import storage
 from ._sae_lens import SAE
 from .checks import check_batch_size
@@ -252,15 +252,23 @@ class Crosscoder:
         """
         sae = storage.load(path, device)
         entry = read_entry(sae, path)
-        first, second = entry["checkpoints"]
-        return cls(
-            sae=sae,
-            checkpoints=(first, second),
-            scales=(entry["scales"][0], entry["scales"][1]),
-            latents=_frame(entry["latents"]),
-            fvu=entry["fvu"],
-            n_measured_tokens=entry["n_measured_tokens"],
-        )
+        try:
+            first, second = entry["checkpoints"]
+            return cls(
+                sae=sae,
+                checkpoints=(first, second),
+                scales=(entry["scales"][0], entry["scales"][1]),
+                latents=_frame(entry["latents"]),
+                fvu=entry["fvu"],
+                n_measured_tokens=entry["n_measured_tokens"],
+            )
+        except Exception as error:  # whatever another content leads to
+            raise CheckpointError(
+                f"What {os.fspath(path)} says of a crosscoder cannot be read "
+                f"({type(error).__name__}: {error}).",
+                expected="the entries that Crosscoder.save writes",
+                remedy="Fetch or train it anew.",
+            ) from error
 
     @property
     def _rows(self) -> Float[Tensor, "checkpoint d_sae d_in"]:

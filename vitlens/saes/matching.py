@@ -103,6 +103,12 @@ def match(
         ['pair', 'seed', 'unrelated', 'shuffled', 'similarity_share', 'reason']
     """
     how = Matching(method, by, n_candidates, batch_size, progress)
+    if nulls is not None and not isinstance(nulls, Mapping):
+        raise SAEError(
+            f"nulls is a {type(nulls).__name__}.",
+            expected='a mapping of "seed" and "unrelated" to SAEs, or None',
+            remedy='Write nulls={"seed": [...], "unrelated": [...]}.',
+        )
     others = _named_nulls(nulls or {})
     check_saes({"sae_a": sae_a, "sae_b": sae_b, **{each.what: each.sae for each in others}}, allow_other_hook)
     if nulls is not None:

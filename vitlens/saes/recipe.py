@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import SAEError
+from ..images.values import is_real
 from ..names import nearest
 from .checks import check_batch_size
 from .kinds import KINDS, check_options
@@ -75,6 +76,8 @@ class Recipe:
 
     def _check(self, name: str, low: int, end: float, remedy: str, above: bool = False) -> None:
         value = getattr(self, name)
+        if value is not None and not is_real(value):
+            raise SAEError(f"{name} is {value!r}.", expected="a number", remedy=remedy)
         if value is not None and not (low <= value < end and not (above and value == low)):
             bound = f"above {low}" if above else f"{low} or more"
             raise SAEError(f"{name} is {value}.", expected=f"a finite number, {bound}", remedy=remedy)

@@ -83,7 +83,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def written_shards(folder: Path) -> list[int]:
     """The numbers of the shards that are there. One without its description does not count."""
-    return sorted(int(path.stem.split("-")[1]) for path in folder.glob("shard-*.json"))
+    return sorted(int(path.stem.split("-")[1]) for path in folder.glob("shard-[0-9]*[0-9].json"))
 
 
 def write_shard(
@@ -146,6 +146,8 @@ class Shard:
         described = described_shard(self._path, sha256)
         self.image_ids: list[str] = described["image_ids"]
         self._digests: dict[str, list[str]] = described["blocks_sha256"]
+        if len(self.image_ids) != n_images:
+            raise damaged(self._path.with_suffix(".json"), f"it names {len(self.image_ids)} images")
         header = _header(layout, self.n_rows)
         self._starts: dict[str, int] = {}
         self._n_row_bytes: dict[str, int] = {}
@@ -224,10 +226,8 @@ class Shard:
                         n_here = min(_N_ADVISED_BYTES, start + n_bytes - at)
                         os.posix_fadvise(file.fileno(), at, n_here, os.POSIX_FADV_WILLNEED)
             for number, start, n_bytes in new:
-                if (
-                    hashlib.sha256(self._read(file, start, n_bytes)).hexdigest()
-                    != self._digests[name][number]
-                ):
+                wanted = self._digests.get(name, [])[number : number + 1]
+                if [hashlib.sha256(self._read(file, start, n_bytes)).hexdigest()] != wanted:
                     raise damaged(
                         self._path, f"the checksum of block {number % self.n_blocks} of '{name}' is another"
                     )
@@ -281,11 +281,25 @@ def described_shard(path: Path, sha256: str | None = None) -> dict[str, Any]:
     try:
         content = beside.read_bytes()
         described: dict[str, Any] = json.loads(content)
-    except (OSError, ValueError) as error:
+        if not _is_description(described):
+            raise ValueError("it does not name the images and the checksums")
+    except (OSError, ValueError, RecursionError) as error:
         raise damaged(beside, str(error)) from error
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise damaged(beside, "its checksum is another than when it was written")
     return described
+
+
+def _is_description(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    ids, digests = value.get("image_ids"), value.get("blocks_sha256")
+    return (
+        isinstance(ids, list)
+        and all(isinstance(each, str) for each in ids)
+        and isinstance(digests, dict)
+        and all(isinstance(each, list) for each in digests.values())
+    )
 
 
 def damaged(path: Path, why: str) -> CheckpointError:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 
 from ..errors import CheckpointError, SAEError
-from ..files import read_json, sha256, space_for, write_json
+from ..files import as_path, read_json, sha256, space_for, write_json
+from ..models.checkpoints import as_device
 from ._sae_lens import SAE, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from .checks import check_inference_form
 
-_CHECKSUM = "sae_weights_sha256"
+_CHECKSUM, _OWN = "sae_weights_sha256", "cfg_sha256"
+"""The checksums of the weights and of what cfg.json says, in cfg.json; sae-lens writes neither."""
 
 
 def save(sae: SAE, path: str | os.PathLike[str]) -> None:
@@ -42,7 +48,7 @@ def save(sae: SAE, path: str | os.PathLike[str]) -> None:
         True
     """
     check_inference_form(sae, "The SAE")
-    target = Path(path).resolve()
+    target = as_path(path, "path").resolve()
     if target.exists() and not (target.is_dir() and _is_ours(target)):
         raise SAEError(
             f"{os.fspath(path)} exists and holds something other than an SAE.",
@@ -58,7 +64,8 @@ def save(sae: SAE, path: str | os.PathLike[str]) -> None:
         built, replaced = Path(folder) / "new", Path(folder) / "old"
         sae.save_model(built)
         config = built / SAE_CFG_FILENAME
-        write_json(config, read_json(config) | {_CHECKSUM: sha256(built / SAE_WEIGHTS_FILENAME)})
+        said = read_json(config) | {_CHECKSUM: sha256(built / SAE_WEIGHTS_FILENAME)}
+        write_json(config, sealed(said))
         _flush(built / SAE_WEIGHTS_FILENAME)
         if target.exists():
             target.rename(replaced)
@@ -86,7 +93,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> SA
     Example:
         See `save`.
     """
-    folder, device = Path(path), torch.device(device)
+    folder, device = as_path(path, "path"), as_device(device)
     config = read_json(folder / SAE_CFG_FILENAME)
     weights = folder / SAE_WEIGHTS_FILENAME
     if not isinstance(config, dict) or not weights.is_file():
@@ -95,6 +102,12 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> SA
             expected="a folder that vitlens.saes.save or sae-lens wrote",
             remedy="Check the path, or save the SAE again.",
         )
+    if config.get(_OWN, own := sealed(config)[_OWN]) != own:
+        raise CheckpointError(
+            f"{folder / SAE_CFG_FILENAME} is damaged: its own checksum is another.",
+            expected="the file as it was saved",
+            remedy="Fetch or train it anew.",
+        )
     if config.get(_CHECKSUM, checksum := sha256(weights)) != checksum:
         raise CheckpointError(
             f"{weights} is damaged: its SHA-256 is not the one that {SAE_CFG_FILENAME} gives.",
@@ -102,14 +115,29 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> SA
             remedy="Fetch or train it anew.",
         )
     try:
+        _check_sizes(config, weights)
         sae = SAE.load_from_disk(folder, device=str(device))
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # sae-lens raises whatever another content leads to
         raise CheckpointError(
             f"{os.fspath(path)} is no SAE that sae-lens can build ({type(error).__name__}: {error}).",
             expected="a folder that vitlens.saes.save or sae-lens wrote",
             remedy="Check the path, or save the SAE again.",
         ) from error
     return sae.eval().requires_grad_(False)
+
+
+def sealed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What cfg.json says, with its own checksum."""
+    rest = {name: value for name, value in said.items() if name != _OWN}
+    return rest | {_OWN: hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+def _check_sizes(config: Mapping[str, Any], weights: Path) -> None:
+    # sae-lens makes room for what cfg.json says before it looks at the weights.
+    with safe_open(weights, framework="pt") as file:
+        shape = file.get_slice("W_dec").get_shape()
+    if [config["d_sae"], config["d_in"]] != shape:
+        raise ValueError(f"d_sae and d_in are {config['d_sae']} and {config['d_in']}, W_dec is {shape}")
 
 
 def _is_ours(folder: Path) -> bool:

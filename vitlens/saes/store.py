@@ -12,11 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import HookError, SAEError
+from ..files import as_path
 from ..images import BAD_IMAGES, ImageDataset, OnBadImage, check, parse_conditions
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
 from ..names import nearest
 from ..running import same_architecture
+from ..running.engine import as_models
 from ..running.ranks import ranks
 from .checks import check_batch_size
 from .shards import DTYPES
@@ -125,8 +127,8 @@ class ActivationStore:
                 for or given cannot be used.
             CheckpointError: a file in the folder is damaged.
         """
-        folder = Path(path)
-        models = {"model": model} if isinstance(model, HookedViT) else dict(model)
+        folder = as_path(path, "path")
+        models = as_models(model)
         same_architecture(models)
         asked = parse_conditions(conditions)
         _check_settings(hook_names, dtype, batch_size, shard_images, seed)
@@ -192,7 +194,7 @@ class ActivationStore:
             SAEError: the store is not complete.
             CheckpointError: there is none, it is damaged, or of another protocol.
         """
-        folder = Path(path)
+        folder = as_path(path, "path")
         manifest = read_manifest(folder)
         if lacking := missing(folder, manifest):
             raise SAEError(

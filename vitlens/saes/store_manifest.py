@@ -14,7 +14,7 @@ from ..errors import CheckpointError, SAEError
 from ..files import clear_parts, read_json, write_json
 from ..images import BAD_IMAGES
 from ..images.items import add_id
-from .shards import Layout, described_shard, shard_path, written_shards
+from .shards import DTYPES, Layout, described_shard, shard_path, written_shards
 
 PROTOCOL = "vitlens.activations.1"
 """The version of the format; a reader of another refuses."""
@@ -164,7 +164,47 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             expected="the manifest as vitlens wrote it",
             remedy="Restore it from a copy, or write the store anew in another folder.",
         )
+    if not _is_described(manifest):
+        raise CheckpointError(
+            f"{os.fspath(path)} does not describe a store.",
+            expected="the entries of the format, as vitlens writes them",
+            remedy="Restore it from a copy, or write the store anew in another folder.",
+        )
     return manifest
+
+
+def _is_described(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest whose checksum is right has what readers take from it."""
+    n_images, shards = manifest.get("n_images"), manifest.get("shards")
+    listed: list[Any] = [manifest.get(name) for name in ("hooks", "checkpoints", "conditions", "positions")]
+    if not all(isinstance(each, list) and each for each in listed):
+        return False
+    hooks, checkpoints, conditions, positions = listed
+    counts = [manifest.get("n_rows_per_block"), manifest.get("n_images_per_shard")]
+    if n_images is not None:
+        counts.append(n_images)
+    if shards is not None:
+        if not isinstance(shards, list) or not all(isinstance(each, dict) for each in shards):
+            return False
+        counts += [each.get("n_images") for each in shards]
+        if not all(map(_is_count, counts)) or sum(each["n_images"] for each in shards) != n_images:
+            return False
+    kinds = manifest.get("position_kinds")
+    return (
+        all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in [*hooks, *checkpoints])
+        and all(map(_is_count, [*counts, *(hook.get("d_in") for hook in hooks)]))
+        and all({"config", "provenance", "weights_sha256"} <= each.keys() for each in checkpoints)
+        and all(isinstance(each, str) for each in [*conditions, manifest.get("tokens")])
+        and all(type(each) is int and each >= 0 for each in positions)
+        and isinstance(kinds, list)
+        and len(kinds) == len(positions)
+        and isinstance(manifest.get("dtype"), str)
+        and manifest["dtype"] in DTYPES
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**40
 
 
 def layout(manifest: Mapping[str, Any]) -> Layout:

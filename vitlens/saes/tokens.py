@@ -84,6 +84,15 @@ class InMemory:
         tokens_per_image: int = 1,
         origin: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(activations, Tensor) or activations.ndim != 2:
+            found = (
+                tuple(activations.shape) if isinstance(activations, Tensor) else type(activations).__name__
+            )
+            raise SAEError(
+                f"The activations are {found}.",
+                expected="a tensor [token, d_in]",
+                remedy="Flatten the axes before the last: activations.flatten(0, -2).",
+            )
         self._activations = activations.detach()
         self._tokens_per_image = tokens_per_image
         self._origin = dict(origin or {})

@@ -268,6 +268,12 @@ def history(sae: SAE) -> pd.DataFrame:
         >>> vl.saes.history(sae).columns.tolist()
         ['n_tokens', 'loss', 'l0', 'fvu', 'n_dead', 'learning_rate']
     """
+    if not isinstance(sae, SAE):
+        raise SAEError(
+            f"The SAE is a {type(sae).__name__}.",
+            expected="an SAE that vitlens.saes.train made",
+            remedy="Load a folder with vitlens.saes.load first.",
+        )
     columns = sae.cfg.metadata.history
     if columns is None:
         raise SAEError(

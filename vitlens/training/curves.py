@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ..errors import ConditionError, TrainingError
-from ..files import read_json, write_text
+from ..files import as_path, read_json, write_text
 from ..images import CORRUPTIONS, Condition, parse_conditions
 from ..images.attacks import Attack
 from ..images.corruptions.groups import group
@@ -129,7 +129,7 @@ def _read(folder_or_log: str | os.PathLike[str] | Log) -> tuple[Log, dict[str, A
     if isinstance(folder_or_log, Log):
         log = folder_or_log
     else:
-        log = Log(Path(folder_or_log) / "log.jsonl", writes=False)
+        log = Log(as_path(folder_or_log, "folder_or_log", TrainingError) / "log.jsonl", writes=False)
         if log.path is None or not log.path.exists():
             raise TrainingError(
                 f"{os.fspath(folder_or_log)} holds no log.jsonl.",

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from ..analyses import Prediction
-from ..errors import TrainingError
-from ..files import read_json
+from ..errors import CheckpointError, TrainingError
+from ..files import as_path, read_json
 from ..models import HookedViT, weights_sha256
 from ..report.charts.intervals import mean_and_t, wilson
 from ..running import run
@@ -143,12 +143,21 @@ def read_evaluations(folder: str | os.PathLike[str]) -> xr.Dataset:
         {'step': 2, 'condition': 1, 'image': 4}
     """
     found = {}
-    for path in Path(folder).glob(f"{FOLDER}/step-*/manifest.json"):
-        manifest = read_json(path)
+    for path in as_path(folder, "folder", TrainingError).glob(f"{FOLDER}/step-*/manifest.json"):
+        manifest, step = read_json(path), path.parent.name.removeprefix("step-")
+        try:
+            asked = manifest["images"]["n_images"]
+            number = int(step)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is no manifest of an evaluation ({type(error).__name__}: {error}).",
+                expected="a manifest as vitlens writes it, in a folder such as step-000100",
+                remedy="Restore it from a copy, or delete its folder: the other evaluations are still read.",
+            ) from error
         tables = list(Store(path.parent, manifest).rows())
         n_images = sum(table.sizes["image"] for table in tables)
-        if tables and manifest["images"]["n_images"] in (None, n_images):
-            found[int(path.parent.name.removeprefix("step-"))] = joined(tables).isel(checkpoint=0, drop=True)
+        if tables and asked in (None, n_images):
+            found[number] = joined(tables).isel(checkpoint=0, drop=True)
     if not found:
         raise TrainingError(
             f"{os.fspath(folder)} holds no finished evaluation.",

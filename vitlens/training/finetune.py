@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..errors import SpaceError, TrainingError, VitlensError
-from ..files import clear_parts, read_json, write_json
+from ..files import as_path, clear_parts, read_json, write_json
 from ..images import fingerprint
 from ..images.values import is_whole
 from ..models import HookedViT, load, save, weights_sha256
@@ -110,7 +110,7 @@ def finetune(
     if evaluate_on is not None:
         check_data(evaluate_on, model, config, "data set evaluate_on")
     n_steps = config.n_steps(n_items)
-    folder = None if output is None else Path(output)
+    folder = None if output is None else as_path(output, "output", TrainingError)
     _check_wishes(config, folder, evaluate_on)
     check_trackers(log_with, folder)
     tuned = starting_model(model, config, to_save=folder is not None)

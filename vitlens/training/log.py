@@ -185,6 +185,18 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_row(row: Any) -> bool:
+    """Whether this is what is drawn and compared later: numbers, and the condition of an evaluation."""
+    columns = COLUMNS[row["kind"]]
+    if not isinstance(row["step"], int) or isinstance(row["step"], bool):
+        return False
+    numbers = [row[name] for name in columns if name in row and name != "condition"]
+    if row["kind"] == "evaluation" and not (isinstance(row["condition"], str) and "top1_accuracy" in row):
+        return False
+    # Whole numbers beyond float's range are none that were written.
+    return all(each is None or (isinstance(each, int | float) and abs(each) < 1e308) for each in numbers)
+
+
 def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """The rows of a file, and whether it ends in a line that was cut short."""
     try:
@@ -199,9 +211,9 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
     for number, line in enumerate(whole, start=1):
         try:
             row = json.loads(line)
-            if row["kind"] not in COLUMNS or not isinstance(row["step"], int):
+            if not _is_row(row):
                 raise ValueError("it is no row of a log")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(whole) and not rest:
                 return rows, True
             raise CheckpointError(

@@ -51,6 +51,12 @@ def set_trainable(model: HookedViT, what: str | Sequence[str] = "all") -> list[s
         >>> len(set_trainable(model, ("norm", "blocks.1")))
         18
     """
+    if not isinstance(model, HookedViT):
+        raise TrainingError(
+            f"model is a {type(model).__name__}.",
+            expected="a HookedViT",
+            remedy="Wrap it: vitlens.HookedViT(model).",
+        )
     words = (what,) if isinstance(what, str) else tuple(what)
     if not words:
         raise TrainingError(

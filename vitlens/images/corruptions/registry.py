@@ -49,6 +49,12 @@ def register_corruption(corruption: Corruption, *, replace: bool = False) -> Non
         >>> corrupt(torch.ones(1, 3, 8, 8), "darken", severity=5).unique()
         tensor([0.5000])
     """
+    if not isinstance(corruption, Corruption):
+        raise ConditionError(
+            f"The corruption is a {type(corruption).__name__}.",
+            expected="a vitlens.images.Corruption",
+            remedy="See the example of register_corruption.",
+        )
     name = corruption.name
     built_in = _BUILT_IN.get(name)
     # Frost is vitlens's own operation with the user's photographs; nothing else goes by its name.

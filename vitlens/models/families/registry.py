@@ -21,7 +21,16 @@ def register_family(family: Family) -> Family:
 
     Returns:
         The same family.
+
+    Raises:
+        FamilyError: it is none.
     """
+    if not isinstance(family, Family):
+        raise FamilyError(
+            f"The family is a {type(family).__name__}.",
+            expected="an instance of a class that is derived from vitlens.Family",
+            remedy="Write such a class and pass one of it.",
+        )
     _families.insert(0, family)
     return family
 
@@ -32,6 +41,12 @@ def find_family(model: nn.Module) -> Family:
     Raises:
         FamilyError: no family knows the class, or the one that does cannot open a part of it.
     """
+    if not isinstance(model, nn.Module):
+        raise FamilyError(
+            f"The model is a {type(model).__name__}.",
+            expected="a module of torch, such as timm.create_model makes",
+            remedy="Load a file with vitlens.load, and a name with HookedViT.from_timm.",
+        )
     for family in _families:
         if isinstance(model, family.classes):
             family.check(model)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from ...errors import CheckpointError, FamilyError
+from ...errors import CheckpointError, FamilyError, VitlensError
+from ...files import as_path
 from .model_type import ModelType, Settings
 from .model_types import MODEL_TYPES, of_class, of_name, supported_classes
 from .processor import data_config, read_processor
@@ -46,7 +46,7 @@ def open_source(source: str | os.PathLike[str] | nn.Module, revision: str | None
     """
     if isinstance(source, nn.Module):
         return Source(source, data_config={})
-    named = os.fspath(source)
+    named = os.fspath(as_path(source, "source")) if not isinstance(source, str) else source
     is_folder = Path(named).is_dir()
     if not is_folder and (not isinstance(source, str) or Path(named).is_absolute() or named.startswith(".")):
         raise CheckpointError(
@@ -76,7 +76,9 @@ def _loading(named: str) -> Iterator[None]:
     """Say in vitlens's words what transformers could not load."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except VitlensError:
+        raise
+    except Exception as error:  # transformers raises whatever a damaged file leads to
         reason = str(error).strip().splitlines()
         first = reason[0] if reason else "no reason given"
         raise CheckpointError(

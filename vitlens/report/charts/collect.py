@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ..measured import measured
-from ..protocol import ComparisonLike
+from ..protocol import ComparisonLike, check_comparison
 from .causal import (
     ESTIMATE,
     MEASURES,
@@ -83,6 +83,7 @@ def figures(comparison: ComparisonLike, summary: pd.DataFrame | None = None) -> 
         >>> {name: figure.layout.title.text for name, figure in figures(comparison).items()}
         {'accuracy': 'Accuracy', 'sparsity': 'Sparsity'}
     """
+    check_comparison(comparison)
     data = comparison.data
     if summary is None and any({"layer", "head"} <= set(data[name].dims) for name in data):
         summary = comparison.summary()

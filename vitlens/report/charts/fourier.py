@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ...errors import ComparisonError
 from .heatmaps import rounded
 from .panels import Grid
 from .reading import n_images, names
@@ -33,6 +34,13 @@ def fourier_heat_map_figure(data: xr.Dataset) -> go.Figure:
         >>> fourier_heat_map_figure(data).data[0].z.round(1).tolist()
         [[50.0, 20.0], [10.0, 20.0]]
     """
+    wanted = ("error", "ci_low", "ci_high", "clean_error", "frequency_y", "frequency_x")
+    if not isinstance(data, xr.Dataset) or not set(wanted) <= set(data.variables):
+        raise ComparisonError(
+            "The data are no Fourier heat map.",
+            expected=f"a data set with {', '.join(wanted)}",
+            remedy="Give what vitlens.fourier_heat_map gives.",
+        )
     if "checkpoint" not in data.dims:
         data = data.expand_dims(checkpoint=["model"])
     ends = xr.concat([data["ci_low"], data["ci_high"]], dim="end")
