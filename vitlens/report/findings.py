@@ -153,7 +153,10 @@ class _Teller:
         else:
             ways = [("", rows)]
         said = [f"{word} under {self._conditions(some, numbers)}".strip() for word, some in ways if len(some)]
-        return f"<li>{self._metric(metric)} {'; '.join(said)}</li>"
+        joined = said[0]
+        for way in said[1:]:  # what is folded ends its line: a semicolon after it would stand alone
+            joined += f"<div>{way}</div>" if joined.endswith("</details>") else f"; {way}"
+        return f"<li>{self._metric(metric)} {joined}</li>"
 
     def _conditions(self, rows: pd.DataFrame, numbers: Numbers) -> str:
         size = rows["difference"].abs()
