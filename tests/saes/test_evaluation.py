@@ -107,7 +107,7 @@ def test_figures_are_those_of_all_tokens_at_once_whatever_the_batch(seed, n_toke
 def test_long_passes_go_block_by_block(monkeypatch):
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 5
     whole = saes.fvu(x, x + 1)
-    monkeypatch.setattr("vitlens.saes.passes.N_BLOCK_TOKENS", 7)
+    monkeypatch.setattr("vitlens.saes.tokens._N_BLOCK_TOKENS", 7)
     assert saes.fvu(x, x + 1) == pytest.approx(whole, rel=1e-12)
     x[41] = math.nan
     with pytest.raises(SAEError, match="in 1 of 50 tokens"):

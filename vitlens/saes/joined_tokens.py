@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import SAEError
-from .passes import N_BLOCK_TOKENS
+from .passes import blocks
 from .stored_tokens import StoredTokens
 from .survey import survey
 from .tokens import Activations, Tokens, as_tokens
@@ -152,7 +152,7 @@ def fitted_scale(tokens: Tokens) -> float:
         0.5
     """
     mean = survey(tokens, checksum=False).mean
-    squares = sum(float((block.double() - mean).square().sum()) for block in tokens.in_order(N_BLOCK_TOKENS))
+    squares = sum(float((block.double() - mean).square().sum()) for block in blocks(tokens))
     return float((tokens.n_tokens * tokens.d_in / squares) ** 0.5)
 
 
@@ -190,7 +190,7 @@ def _places(tokens: Tokens, probes: Float[Tensor, "probe d_in"]) -> list[set[int
     found: list[set[int]] = [set() for _ in probes]
     columns = probes.abs().argmax(dim=1).tolist()
     start = 0
-    for block in tokens.in_order(N_BLOCK_TOKENS):
+    for block in blocks(tokens):
         for probe, column, where in zip(probes, columns, found, strict=True):
             candidates = (block[:, column] == probe[column]).nonzero().flatten()
             same = (block[candidates] == probe).all(dim=1)

@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .tokens import Tokens
+from .tokens import Tokens, block_size
 
-N_BLOCK_TOKENS = 65_536
-"""Tokens that are converted to another precision at a time, so that a pass never copies all of them."""
+
+def blocks(tokens: Tokens) -> Iterator[Float[Tensor, "block d_in"]]:
+    """The tokens in order, in their precision, `block_size` at a time."""
+    return tokens.in_order(block_size(tokens.d_in))
 
 
 def batches(
@@ -37,6 +39,6 @@ def mean_activation(tokens: Tokens) -> Float[Tensor, " d_in"]:
         tensor([0.5000, 3.0000], dtype=torch.float64)
     """
     total = torch.zeros(tokens.d_in, dtype=torch.float64, device=tokens.device)
-    for block in tokens.in_order(N_BLOCK_TOKENS):
+    for block in blocks(tokens):
         total += block.double().sum(dim=0)
     return total / tokens.n_tokens

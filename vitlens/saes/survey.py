@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import SAEError
-from .passes import N_BLOCK_TOKENS
+from .passes import blocks
 from .tokens import Tokens
 
 
@@ -52,7 +52,7 @@ def survey(tokens: Tokens, *, checksum: bool) -> Survey:
     digest = hashlib.sha256()
     total = torch.zeros(tokens.d_in, dtype=torch.float64, device=tokens.device)
     norms, first, varies = [], None, False
-    for block in tokens.in_order(N_BLOCK_TOKENS):
+    for block in blocks(tokens):
         first = block[:1] if first is None else first
         varies = varies or bool((block != first).any())
         total += block.double().sum(dim=0)

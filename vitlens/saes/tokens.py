@@ -13,6 +13,18 @@ from torch import Tensor
 
 from ..errors import SAEError
 
+_N_BLOCK_TOKENS, _N_BLOCK_NUMBERS = 2**16, 2**23
+
+
+def block_size(d_in: int) -> int:
+    """Rows that are converted to another precision at a time: a pass never holds more than 64 MiB in float64.
+
+    Example:
+        >>> block_size(64), block_size(768)
+        (65536, 10922)
+    """
+    return max(1, min(_N_BLOCK_TOKENS, _N_BLOCK_NUMBERS // d_in))
+
 
 @runtime_checkable
 class Tokens(Protocol):
@@ -120,7 +132,8 @@ class InMemory:
 
     def n_not_finite(self) -> int:
         """Rows that hold NaN or infinity."""
-        return sum(int((~block.isfinite()).any(dim=1).count_nonzero()) for block in self.in_order(65_536))
+        blocks = self.in_order(block_size(self.d_in))
+        return sum(int((~block.isfinite()).any(dim=1).count_nonzero()) for block in blocks)
 
     def in_order(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in"]]:
         """The rows as they stand."""
