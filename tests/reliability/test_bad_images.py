@@ -19,6 +19,7 @@ from vitlens.cli import main
 from vitlens.errors import DatasetError, LabelError, PixelError
 from vitlens.images import batches, measure_frequency, numbered_batches
 from vitlens.testing import randomize
+from vitlens.training.evaluating import read_evaluations
 
 PLACE = "blocks.1.hook_resid_post"
 CONDITIONS = ["clean", "gaussian_noise@3"]
@@ -504,6 +505,18 @@ def test_a_bad_image_ends_a_fine_tuning_which_goes_on_once_it_is_mended(num_work
         given[5]["label"] = 77
         with pytest.raises(LabelError, match="The label of image 'image 5' is 77"):
             tuned(Damaged(given, [], knows=False), None)
+
+
+def test_evaluations_without_a_bad_image_are_read_back(tmp_path):
+    config = vl.training.FinetuneConfig(p_clean=1, steps=2, batch_size=4, evaluate_every_steps=1)
+    with pytest.warns(UserWarning, match="^1 of 8 images could not be read"):
+        vl.training.finetune(
+            model(), items(8), config, tmp_path, evaluate_on=Damaged(items(8), [5]), progress=False
+        )
+    rows = read_evaluations(tmp_path)
+    assert rows["step"].values.tolist() == [0, 1, 2]
+    assert "image 5" not in rows["image"].values.tolist()
+    assert list(rows.attrs["bad_images"]) == ["image 5"]
 
 
 # ---------------------------------------------------------------------- several processes

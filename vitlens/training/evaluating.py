@@ -14,6 +14,7 @@ import xarray as xr
 from ..analyses import Prediction
 from ..errors import CheckpointError, TrainingError
 from ..files import as_path, read_json
+from ..images import BAD_IMAGES
 from ..models import HookedViT, weights_sha256
 from ..report.charts.intervals import mean_and_t, wilson
 from ..running import run
@@ -154,10 +155,11 @@ def read_evaluations(folder: str | os.PathLike[str]) -> xr.Dataset:
                 expected="a manifest as vitlens writes it, in a folder such as step-000100",
                 remedy="Restore it from a copy, or delete its folder: the other evaluations are still read.",
             ) from error
-        tables = list(Store(path.parent, manifest).rows())
-        n_images = sum(table.sizes["image"] for table in tables)
-        if tables and asked in (None, n_images):
-            found[number] = joined(tables).isel(checkpoint=0, drop=True)
+        if not (tables := list(Store(path.parent, manifest).rows())):
+            continue
+        rows = joined(tables)
+        if asked in (None, rows.sizes["image"] + len(rows.attrs.get(BAD_IMAGES, {}))):
+            found[number] = rows.isel(checkpoint=0, drop=True)
     if not found:
         raise TrainingError(
             f"{os.fspath(folder)} holds no finished evaluation.",
