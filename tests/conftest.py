@@ -5,6 +5,7 @@ from jaxtyping import install_import_hook
 install_import_hook("vitlens", "type_checker.check")
 
 import os  # noqa: E402
+import signal  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -14,6 +15,9 @@ import torch  # noqa: E402
 from vitlens.testing import randomize  # noqa: E402
 
 torch.set_num_threads(1)  # the models are tiny: threads cost more than they give
+
+# A shell has Ctrl-C ignored by what it runs in the background, and tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
