@@ -179,7 +179,8 @@ def read_shard(folder: Path, part: int) -> xr.Dataset:
         table = xr.Dataset(variables, coords=coords, attrs=attrs)
         if odd := [name for name, each in table.data_vars.items() if each.dims[: len(LEADING)] != LEADING]:
             raise ValueError(f"'{odd[0]}' has other axes than a run gives")
-        if table["image"].dtype.kind != "U" or table["image"].dims != ("image",):
+        ids = table["image"]  # of no images, where none of the part could be read
+        if ids.dims != ("image",) or (ids.size and ids.dtype.kind != "U"):
             raise ValueError("its image ids are no texts")
         return table
     except Exception as error:

@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _is_described(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest whose checksum is right has what readers take from it."""
-    n_images, shards = manifest.get("n_images"), manifest.get("shards")
+    n_images, shards, bad = manifest.get("n_images"), manifest.get("shards", 0), manifest.get(BAD_IMAGES, [])
     listed: list[Any] = [manifest.get(name) for name in ("hooks", "checkpoints", "conditions", "positions")]
     if not all(isinstance(each, list) and each for each in listed):
         return False
@@ -184,10 +184,17 @@ def _is_described(manifest: Mapping[str, Any]) -> bool:
     if n_images is not None:
         counts.append(n_images)
     if shards is not None:
-        if not isinstance(shards, list) or not all(isinstance(each, dict) for each in shards):
+        if not isinstance(shards, list) or not all(
+            isinstance(each, dict) and isinstance(each.get("sha256"), str) for each in shards
+        ):
             return False
-        counts += [each.get("n_images") for each in shards]
-        if not all(map(_is_count, counts)) or sum(each["n_images"] for each in shards) != n_images:
+        if not isinstance(bad, list) or not all(isinstance(each, list) and len(each) == 2 for each in bad):
+            return False
+        # A shard of whose images none could be read has 0.
+        of_shards = [each.get("n_images") for each in shards]
+        if not all(type(each) is int and 0 <= each < 2**40 for each in of_shards):
+            return False
+        if sum(of_shards) + len(bad) != n_images:
             return False
     kinds = manifest.get("position_kinds")
     return (
