@@ -78,7 +78,7 @@ def try_one(reader: Reader, draw: Any, whole: Path, wanted: Any, folder: Path) -
     try:
         read = reader.read(folder)
     except VitlensError as error:
-        if _for_want_of_memory(error):
+        if for_want_of_memory(error):
             return "bug", f"{how}: asked for memory without end: {error}"
         if min(len(error.given), len(error.expected), len(error.remedy)) < 4:
             return "bug", f"{how}: {error!r} does not say what to do"
@@ -158,7 +158,7 @@ def table(found: dict[str, Found]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _for_want_of_memory(error: BaseException | None) -> bool:
+def for_want_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             return True

@@ -25,6 +25,8 @@ from vitlens.training.evaluating import read_evaluations
 from vitlens.training.log import Log
 from vitlens.training.state import read_state
 
+from .fuzz import for_want_of_memory, limited
+
 SOURCES = sorted(Path(vl.__file__).parent.rglob("*.py"))
 SHAPE = {"img_size": 32, "patch_size": 16, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 3}
 
@@ -217,6 +219,14 @@ def test_the_main_paths_ask_nothing_of_the_network(tmp_path, no_network):
     vl.saes.save(vl.saes.train(store[hook], n_holdout_tokens=4, **tiny), tmp_path / "sae")
     config = vl.training.FinetuneConfig(conditions=["contrast@2"], steps=1, batch_size=2)
     vl.training.finetune(base, data, config, tmp_path / "run", progress=False)
+
+
+def test_a_pickle_that_claims_to_be_long_takes_no_memory(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x02X\xff\xff\xff\xff")  # a text of 4 GiB, which does not follow
+    with limited(), pytest.raises(VitlensError, match="cannot be read") as caught:
+        vl.load(path, "vit_tiny_patch16_224", **SHAPE)
+    assert not for_want_of_memory(caught.value)
 
 
 def test_no_name_in_a_manifest_leads_out_of_its_folder(tmp_path):

@@ -8,6 +8,7 @@ A file that holds more than the model says in `prefix` what the names of the mod
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -235,9 +236,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
                 return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
         _check_unpacked(path)
-        with warnings.catch_warnings():  # torch's words about pickles are for those who want to load them
+        # torch's words about pickles are for those who want to load them.
+        with _Bounded(io.FileIO(path)) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
         return _unwrap(loaded, path), {}
     except CheckpointError:
         raise
@@ -245,6 +247,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise _damaged(path, error) from error
     except Exception as error:  # torch.load raises whatever the damage leads to
         raise _unloaded(path, error) from (None if isinstance(error, pickle.UnpicklingError) else error)
+
+
+class _Bounded(io.BufferedReader):
+    """A file that makes no room for more than it has, whatever length a damaged pickle in it claims."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else max(0, min(size, left)))
 
 
 def _are_channels(values: object) -> bool:

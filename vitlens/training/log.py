@@ -191,10 +191,18 @@ def _is_row(row: Any) -> bool:
     if not isinstance(row["step"], int) or isinstance(row["step"], bool):
         return False
     numbers = [row[name] for name in columns if name in row and name != "condition"]
-    if row["kind"] == "evaluation" and not (isinstance(row["condition"], str) and "top1_accuracy" in row):
+    if row["kind"] == "evaluation" and not (_is_text(row["condition"]) and "top1_accuracy" in row):
         return False
     # Whole numbers beyond float's range are none that were written.
     return all(each is None or (isinstance(each, int | float) and abs(each) < 1e308) for each in numbers)
+
+
+def _is_text(value: object) -> bool:
+    try:
+        # JSON can say half of a character, which no table holds.
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
