@@ -112,8 +112,8 @@ def main() -> None:
     whole = passes.forward
     bare_pass = bare.timing(lambda model, images: model.model(images))
 
-    def both(model: vl.HookedViT, pixels: torch.Tensor, wanted: Any) -> Any:
-        made = hooked.timing(whole)(model, pixels, wanted)
+    def both(model: vl.HookedViT, pixels: torch.Tensor, wanted: Any, **named: Any) -> Any:
+        made = hooked.timing(whole)(model, pixels, wanted, **named)
         bare_pass(model, model.normalize(pixels))
         return made
 
