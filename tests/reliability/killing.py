@@ -195,9 +195,9 @@ def kills(names: list[str], n_kills: int, seed: int, progress: bool) -> dict[str
 
 def table(found: dict[str, list[dict]], seed: int) -> str:
     lines = [
-        "| job | kills | with a file half-written | same result | files left over | done again at most | "
-        "bound |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| job | kills | with a file half-written | same result | files left over "
+        "| work done again is counted in | at most | bound |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     for name, trials in found.items():
         killed = [each for each in trials if each["killed"]]
@@ -206,8 +206,8 @@ def table(found: dict[str, list[dict]], seed: int) -> str:
             f"| `{name}` | {len(killed)} | {sum(each['in_a_write'] for each in killed)} "
             f"| {sum(not each['different'] for each in killed)} "
             f"| {sum(len(each['left']) for each in killed)} "
-            f"| {max((each['again'] for each in killed), default=0)} {job.unit} "
-            f"| {job.interval} {job.unit}: {job.said} |"
+            f"| {job.unit} | {max((each['again'] for each in killed), default=0)} "
+            f"| {job.interval}: {job.said} |"
         )
     n = sum(each["killed"] for trials in found.values() for each in trials)
     return (

@@ -332,8 +332,8 @@ def told(found: dict[str, dict[str, Any]]) -> Iterator[str]:
             )
     if each := found.get("store"):
         yield (
-            f"| an SAE trained on a store, with {each['allowed_mib']:,.0f} MiB above torch's for everything but its "
-            "map (`RLIMIT_DATA`) | "
+            f"| an SAE trained on a store, with {each['allowed_mib']:,.0f} MiB above torch's for everything "
+            "but the map of its files (`RLIMIT_DATA`) | "
             f"store of {each['store_mib']:,.0f} MiB | written in {each['writing_seconds']:.0f} s, trained on "
             f"every token once in {each['training_seconds']:.0f} s |"
         )

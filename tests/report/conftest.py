@@ -1,4 +1,6 @@
-"""Made comparisons: one of the digits model's shape, one of DeiT-tiny's."""
+"""Made comparisons, and a browser to look at their pages."""
+
+import shutil
 
 import plotly.graph_objects as go
 import pytest
@@ -50,3 +52,17 @@ def deit_comparison() -> StandIn:
         class_names=[f"American Staffordshire terrier {i}" for i in range(1000)],
         n_examples=3,
     )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Any Chromium of this machine, without a window."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium was found on the PATH")
+    with sync.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()

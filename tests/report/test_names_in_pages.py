@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import pytest
 import torch
@@ -52,19 +51,6 @@ def write(page, name, folder, monkeypatch):
     log.write({"kind": "evaluation", "step": 1, "condition": name, **row})
     (folder / "config.json").write_text(json.dumps({"config": {"seed": name}, name: name}))
     return write_curves(folder, path, title=name)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("no Chromium was found on the PATH")
-    with sync.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize("page", PAGES)
