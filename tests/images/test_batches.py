@@ -1,6 +1,7 @@
 """Reading data sets of every kind, and what is said of bad ones."""
 
 import inspect
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ def test_workers_give_what_reading_here_gives_and_leave_the_random_state_alone()
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_item_that_fails_to_load_is_named_by_its_position(num_workers):
     dataset = Broken([item(index) for index in range(7)])
+    before = set(multiprocessing.active_children())
     reader = batches(dataset, 3, num_workers=num_workers, on_bad_image="raise")
     assert len(next(reader)) == 3
     with pytest.raises(
@@ -114,6 +116,7 @@ def test_an_item_that_fails_to_load_is_named_by_its_position(num_workers):
         next(reader)
     if num_workers == 0:
         assert isinstance(caught.value.__cause__, OSError)
+    assert set(multiprocessing.active_children()) <= before  # though a traceback is still there
 
 
 def test_an_iterable_that_fails_is_named_by_its_position():

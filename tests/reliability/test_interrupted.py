@@ -1,5 +1,7 @@
 """An error or Ctrl-C inside a hook or an analysis leaves the user's models and torch as they were."""
 
+import multiprocessing
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 import vitlens as vl
 from vitlens import analyses
+from vitlens.images import batches
 from vitlens.saes import ActivationStore
 
 from .made import items, model
@@ -157,3 +160,55 @@ def test_a_model_whose_own_hook_fails_is_left_with_that_hook_alone(read, error, 
     assert state(made) == before
     handle.remove()
     assert sum(state(made)["hooks"]) == 0
+
+
+WORKERS = {
+    "run": lambda made, folder: vl.run(
+        made, items(12), [vl.Prediction()], batch_size=2, num_workers=2, progress=False
+    ),
+    "store": lambda made, folder: ActivationStore.write(
+        folder, made, items(12), hook_names=[PLACE], batch_size=2, num_workers=2, progress=False
+    ),
+    "fine-tuning": lambda made, folder: vl.training.finetune(
+        made,
+        items(12),
+        vl.training.FinetuneConfig(p_clean=1, steps=6, batch_size=2),
+        num_workers=2,
+        progress=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("call", WORKERS.values(), ids=WORKERS)
+def test_workers_end_with_the_error_though_its_traceback_is_kept(call, monkeypatch, tmp_path):
+    made = model()
+    before = set(multiprocessing.active_children())
+    forward = torch.nn.Linear.forward
+
+    def fails(module, given):
+        if set(multiprocessing.active_children()) <= before:  # not yet at work
+            return forward(module, given)
+        raise Stopped("stopped")
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", fails)
+    with pytest.raises(Stopped) as kept:
+        call(made, tmp_path / "store")
+    assert kept.value.__traceback__ is not None
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_workers_end_with_an_error_of_their_loader():
+    class Dies(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            if torch.utils.data.get_worker_info() is not None and index == 5:
+                os._exit(1)
+            return items(8)[index]
+
+    before = set(multiprocessing.active_children())
+    with pytest.raises(RuntimeError, match="worker") as kept:
+        list(batches(Dies(), 2, num_workers=2))
+    assert kept.value.__traceback__ is not None
+    assert set(multiprocessing.active_children()) <= before

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from ..errors import DatasetError, VitlensError
 from ..signals import not_in_workers
 from .bad_images import BadImage, OnBadImage, Policy, warn_of
 from .items import Batch, ImageDataset, Item, add_id, check_size, checked_item, empty, stacked
+from .workers import from_workers
 
 
 def batches(
@@ -82,7 +84,7 @@ def numbered_batches(
     on_bad_image: OnBadImage = "skip",
     n_read: int = 0,
     n_bad: int = 0,
-) -> Iterator[Numbered]:
+) -> Generator[Numbered, None, None]:
     """Some batches of a data set with their numbers, each the same whichever others are read.
 
     Args:
@@ -194,7 +196,7 @@ def _loaded(place: str, load: Callable[[], Any]) -> Any:
 
 def _read(
     items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool], policy: Policy
-) -> Iterator[Numbered]:
+) -> Generator[Numbered, None, None]:
     """Batches from here or from workers; what can be checked before reading is checked in the call."""
     dataset = items.dataset
     if batch_size < 1 or num_workers < 0:
@@ -220,9 +222,9 @@ def _read(
 
 def _reading(
     items: _Items, batch_size: int, num_workers: int, wanted: Callable[[int], bool], policy: Policy
-) -> Iterator[Numbered]:
+) -> Generator[Numbered, None, None]:
     """The reading itself, and what only shows across batches."""
-    loaded: Iterable[tuple[int, _Chunk | VitlensError]]
+    loaded: Generator[tuple[int, _Chunk | VitlensError], None, None]
     if num_workers:
         places = list(_places(len(items), batch_size, wanted))
         loader = DataLoader(
@@ -234,22 +236,26 @@ def _reading(
             worker_init_fn=not_in_workers,
             generator=torch.Generator().manual_seed(0),  # its own: DataLoader would draw from torch's
         )
-        loaded = zip((number for number, _ in places), loader, strict=True)
+        numbers = [number for number, _ in places]
+        loaded = (each for each in zip(numbers, from_workers(loader), strict=True))
     else:
         loaded = ((number, _gathered(chunk)) for number, chunk in items.chunks(batch_size, wanted))
     seen: set[str] = set()
     size: tuple[int, int] | None = None
-    for number, chunk in loaded:
-        if isinstance(chunk, VitlensError):
-            raise chunk
-        batch = chunk.batch
-        bad = policy.named(items.dataset, chunk.bad, len(chunk.bad) + (0 if batch is None else len(batch)))
-        if batch is not None:
-            check_size(batch.pixels, batch.image_ids[0], size)
-            size = (batch.pixels.shape[-2], batch.pixels.shape[-1])
-            for image_id in batch.image_ids:
-                add_id(image_id, seen)
-        yield Numbered(number, batch, bad)
+    with contextlib.closing(loaded):
+        for number, chunk in loaded:
+            if isinstance(chunk, VitlensError):
+                raise chunk
+            batch, n_read = chunk.batch, len(chunk.bad)
+            if batch is not None:
+                n_read += len(batch)
+            bad = policy.named(items.dataset, chunk.bad, n_read)
+            if batch is not None:
+                check_size(batch.pixels, batch.image_ids[0], size)
+                size = (batch.pixels.shape[-2], batch.pixels.shape[-1])
+                for image_id in batch.image_ids:
+                    add_id(image_id, seen)
+            yield Numbered(number, batch, bad)
     policy.end()
     if not seen and wanted(0):
         raise empty()

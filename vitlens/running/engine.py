@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -346,7 +347,7 @@ def _measure_share(
             covered.append(part)
             store.write_sums(shared.rank, sums.packed(), covered)
 
-    with bar:
+    with bar, contextlib.closing(batches):
         for number, batch, bad_images in batches:
             part = reading.part_of(number)
             rows.bad_images |= bad_images

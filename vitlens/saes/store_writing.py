@@ -168,7 +168,8 @@ class Writing:
         pending: Future[None] | None = None
         filling, shard = _Filling(self._layout, n_full), 0
         # The pool is left last: what was computed is written even where the next image cannot be loaded.
-        with ThreadPoolExecutor(1) as pool, bar, measuring(list(self._models.values())):
+        models = list(self._models.values())
+        with ThreadPoolExecutor(1) as pool, bar, contextlib.closing(batches), measuring(models):
 
             def keep() -> Future[None]:
                 if pending is not None:

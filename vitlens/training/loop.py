@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from ..errors import TrainingError, VitlensError
 from ..images import Condition, collate, parse_conditions
 from ..images.streams import stream
+from ..images.workers import from_workers
 from ..models import save
 from ..models.checkpoints import said_of
 from ..signals import Interrupt, not_in_workers
@@ -89,7 +91,10 @@ class Loop:
                 a checkpoint written.
         """
         first_step = self._resumed()
-        batches = self._batches(first_step)
+        with contextlib.closing(self._batches(first_step)) as batches:
+            self._run_steps(first_step, batches)
+
+    def _run_steps(self, first_step: int, batches: Iterator[Loaded]) -> None:
         interrupt = Interrupt()
         if first_step == 0:
             self._keep_snapshot(0)
@@ -134,7 +139,7 @@ class Loop:
 
     # ------------------------------------------------------------------ reading
 
-    def _batches(self, first_step: int) -> Iterator[Loaded]:
+    def _batches(self, first_step: int) -> Generator[Loaded, None, None]:
         trainer = self._trainer
         loader = DataLoader(
             SeededItems(self._dataset, self._config.seed),
@@ -147,7 +152,7 @@ class Loop:
             pin_memory=trainer.model.device.type == "cuda",
             generator=stream(self._config.seed, "loader", "workers", 0),
         )
-        return map(_or_raised, loader)
+        return (_or_raised(each) for each in from_workers(loader))
 
     def _read_losses(self, bar: Any) -> int:
         """Log the steps whose losses have not been read; how many processes were asked to stop in them."""
