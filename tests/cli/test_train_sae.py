@@ -14,6 +14,7 @@ import torch
 
 import vitlens as vl
 from vitlens.cli import main, sae_settings, train_sae
+from vitlens.saes.storage import sealed
 
 from .made import model, photographs
 
@@ -272,7 +273,7 @@ def test_a_scale_is_taken_of_the_same_place_alone(workplace, capsys):
         assert not Path("saes/b.store").exists()
     config = json.loads(Path("saes/a/cfg.json").read_text())
     del config["metadata"]["activation_scale"]
-    Path("saes/a/cfg.json").write_text(json.dumps(config))
+    Path("saes/a/cfg.json").write_text(json.dumps(sealed(config)))
     assert main(f"{other} --scale-of saes/a".split()) == 1
     assert "does not say by which factor" in capsys.readouterr().err
 
