@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test setup lint types floors docs check clean
+.PHONY: demo test lint types floors docs check package lowest clean
 
 demo: $(VENV)/.demo  ## the main job on scikit-learn's digits: train, fine-tune, compare, report
 	$(BIN)/python examples/compare_checkpoints.py --output $(DEMO)
@@ -28,8 +28,17 @@ docs: $(VENV)/.check
 
 check: lint types floors docs  ## everything besides the tests
 
+package: $(VENV)/.check  ## build the wheel, and try it in an environment of its own
+	$(BIN)/python tests/packaging/try_wheel.py
+
+lowest: $(BIN)/python  ## the tests with the lowest versions of dependencies that are allowed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct '.[test]'
+	$(VENV)-lowest/bin/python -m pytest -o filterwarnings=default
+
 clean:
-	rm -rf $(VENV) site $(DEMO)
+	rm -rf $(VENV) $(VENV)-lowest site $(DEMO)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -45,5 +54,5 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint,docs]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint,docs,package]'
 	@touch $@ $(VENV)/.test $(VENV)/.demo
