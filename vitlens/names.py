@@ -61,6 +61,9 @@ def resid_hooks(n_layers: int) -> list[str]:
     Args:
         n_layers: number of blocks.
 
+    Returns:
+        `n_layers + 1` names.
+
     Example:
         >>> resid_hooks(2)
         ['blocks.0.hook_resid_pre', 'blocks.1.hook_resid_pre', 'blocks.1.hook_resid_post']
@@ -69,7 +72,13 @@ def resid_hooks(n_layers: int) -> list[str]:
 
 
 def pattern_hook(layer: int) -> str:
-    """Name of the attention pattern of block `layer`.
+    """Name of the hook at the attention pattern of one block.
+
+    Args:
+        layer: the block, from 0.
+
+    Returns:
+        The name.
 
     Example:
         >>> pattern_hook(3)
@@ -79,7 +88,15 @@ def pattern_hook(layer: int) -> str:
 
 
 def some(what: str, names: Sequence[str], n_shown: int = 3) -> list[str]:
-    """How many names there are of a kind, and the first of them, for an error message; empty without any.
+    """How many names there are of a kind, and the first of them, for an error message.
+
+    Args:
+        what: of what kind they are.
+        names: the names.
+        n_shown: how many to show.
+
+    Returns:
+        One phrase; none without any name.
 
     Example:
         >>> some("missing", ["a", "b", "c", "d"])
@@ -95,6 +112,14 @@ def nearest(name: str, candidates: Iterable[str], n: int = 3) -> str:
     """The `n` candidates spelt most like `name`, quoted and joined for an error message.
 
     Those that begin with it come first, the shortest before the others.
+
+    Args:
+        name: as it was spelt.
+        candidates: what it could have meant.
+        n: how many to name, at most.
+
+    Returns:
+        Their names, for the sentence of an error.
 
     Example:
         >>> nearest("gausian_blur", ["contrast", "gaussian_blur"])

@@ -25,6 +25,9 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     Returns:
         The same module, in evaluation mode.
 
+    Raises:
+        FamilyError: it is no module.
+
     Example:
         >>> import timm
         >>> model = randomize(timm.create_model("vit_tiny_patch16_224", depth=1))

@@ -52,6 +52,9 @@ class Ablation:
             `Ablation.mean` or `Ablation.resample`.
         seed: of the draw of other images.
 
+    Raises:
+        AnalysisError: `kind` or a component is none, or there are banks where there should be none.
+
     Source: Michel et al. (2019), "Are sixteen heads really better than one?", section 3; mean ablation, Wang
     et al. (2023), "Interpretability in the wild", section 2; resampling, Chan et al. (2022), "Causal
     scrubbing".
@@ -104,6 +107,9 @@ class Ablation:
             seed: of the condition.
             progress: show a bar.
 
+        Returns:
+            The analysis, with a bank for each checkpoint.
+
         Raises:
             AnalysisError, ConditionError, DatasetError, PixelError: what is asked for or given cannot be
                 used.
@@ -155,6 +161,9 @@ class Ablation:
             batch_size: images in a forward pass.
             seed: of the draws and of the condition.
             progress: show a bar.
+
+        Returns:
+            The analysis, with a bank for each checkpoint.
 
         Raises:
             AnalysisError, ConditionError, DatasetError, PixelError: what is asked for or given cannot be

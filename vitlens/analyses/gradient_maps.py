@@ -101,6 +101,9 @@ class IntegratedGradients:
         images_per_pass: points on the paths that are run at once; bounds memory, that of a training step on
             as many images.
 
+    Raises:
+        AnalysisError: there is no step or no image in a pass, or the baseline is outside [0, 1].
+
     Source: Sundararajan et al. (2017), "Axiomatic attribution for deep networks", sections 3 and 5.
 
     Example:

@@ -219,6 +219,12 @@ class LinearProbe:
     def load(cls, path: str | os.PathLike[str]) -> LinearProbe:
         """Read a probe that `save` wrote.
 
+        Args:
+            path: the file.
+
+        Returns:
+            The probe, equal to the saved one.
+
         Raises:
             CheckpointError: the file is missing, damaged or no probe.
         """

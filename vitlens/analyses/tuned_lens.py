@@ -79,6 +79,9 @@ class TunedLens:
     Args:
         translators: from `train`, `load` or `join`.
 
+    Raises:
+        AnalysisError: two sets of translators are for one checkpoint.
+
     Source: Belrose et al. (2023), "Eliciting latent predictions from transformers with the tuned lens"
     (arXiv 2303.08112), section 3.
 

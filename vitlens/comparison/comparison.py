@@ -34,6 +34,9 @@ class Comparison:
         transfer: what was gained on seen conditions and on unseen ones, from `with_transfer`.
         galleries: heading -> `vitlens.saes.Gallery`: matched, lost and new features with their images; None
             without any.
+
+    Example:
+        See `compare`, which makes one.
     """
 
     data: xr.Dataset

@@ -41,6 +41,11 @@ def cka_moments(x: Float[Tensor, "*places image d_x"], y: Float[Tensor, "*places
 
     Raises:
         ShapeError: the two have not the same places and images.
+
+    Example:
+        >>> moments = cka_moments(torch.randn(5, 3), torch.randn(5, 2))
+        >>> moments["n"], moments["mean_y"].shape, moments["xy"].shape
+        (tensor([5.], dtype=torch.float64), torch.Size([2]), torch.Size([3, 2]))
     """
     if x.shape[:-1] != y.shape[:-1]:
         raise ShapeError(
@@ -77,7 +82,14 @@ def merge_cka_moments(moments: Moments, other: Moments, *, in_place: bool = Fals
     Returns:
         The moments of the union.
 
-    Source: Chan, Golub & LeVeque (1979), section 3, here for mixed moments up to the fourth.
+    Source: Chan, Golub & LeVeque (1979), "Updating formulae and a pairwise algorithm for computing sample
+    variances": the pairwise update, here for mixed moments up to the fourth.
+
+    Example:
+        >>> x = torch.arange(12.0).reshape(6, 2).square()
+        >>> both = merge_cka_moments(cka_moments(x[:2], x[:2]), cka_moments(x[2:], x[2:]))
+        >>> torch.allclose(both["xx"], cka_moments(x, x)["xx"])
+        True
     """
     n = moments["n"] + other["n"]
     share = (other["n"] / n).squeeze(-1)
@@ -109,8 +121,12 @@ def cka_from_moments(moments: Moments) -> Float[Tensor, "*places"]:
     Raises:
         ShapeError: there are fewer than four rows.
 
-    Source: Kornblith et al. (2019), section 3; the unbiased HSIC of Song et al. (2012), section 2, as Nguyen
-    et al. (2021), section 2, use it.
+    Source: as for `linear_cka`.
+
+    Example:
+        >>> x = torch.arange(16.0).reshape(8, 2).sin()
+        >>> cka_from_moments(cka_moments(x, 3 * x)).round(decimals=6)
+        tensor(1., dtype=torch.float64)
     """
     n = int(moments["n"])
     if n < _MIN_ROWS:

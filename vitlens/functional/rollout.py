@@ -31,6 +31,9 @@ def fuse_heads(
     Returns:
         The fused weights, float32.
 
+    Raises:
+        ShapeError: `fusion` is none of the three.
+
     Source: Abnar & Zuidema (2020), "Quantifying attention flow in transformers", section 3 (the mean).
 
     Example:
@@ -60,6 +63,9 @@ def discard_smallest(
 
     Returns:
         A new tensor; rows no longer sum to 1.
+
+    Raises:
+        ShapeError: `ratio` is outside [0, 1).
 
     Example:
         >>> discard_smallest(torch.tensor([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]), 0.5, kept_keys=[0])

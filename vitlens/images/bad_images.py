@@ -178,6 +178,13 @@ def refuse_kept(bad: Mapping[str, str], where: object) -> None:
 def readable(dataset: Any, places: Iterable[int]) -> Iterator[Any]:
     """The items at some places of a data set, without those that cannot be loaded.
 
+    Args:
+        dataset: as for `batches`, with a length.
+        places: positions in it, in the order wanted.
+
+    Returns:
+        The items, one at a time.
+
     Example:
         >>> list(readable(["a", "b"], [1, 2]))
         ['b']
@@ -189,6 +196,12 @@ def readable(dataset: Any, places: Iterable[int]) -> Iterator[Any]:
 
 def first_readable(dataset: Any) -> Any:
     """The first item of a data set that can be loaded.
+
+    Args:
+        dataset: as for `batches`, with a length.
+
+    Returns:
+        The item.
 
     Raises:
         DatasetError: none of the first images can be.
@@ -209,6 +222,13 @@ def first_readable(dataset: Any) -> Any:
 
 def without(dataset: Any, bad: Mapping[str, str]) -> Any:
     """A data set without the images that `bad` names.
+
+    Args:
+        dataset: as for `batches`.
+        bad: image id, or position where ids are not known -> reason, as `attrs["bad_images"]` has it.
+
+    Returns:
+        The data set itself where `bad` is empty, else what is left of it.
 
     Example:
         >>> list(without(["a", "b", "c"], {"1": "It is cut short."}))

@@ -49,6 +49,13 @@ def as_far_as_known(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict
 
     It is `found` itself where nothing that both know speaks against their being the same.
 
+    Args:
+        wanted: the fingerprint of the data set at hand.
+        found: the fingerprint that was kept.
+
+    Returns:
+        A fingerprint to compare with `found`.
+
     Example:
         >>> as_far_as_known({"n_images": None, "labels_sha256": "b"}, {"n_images": 3, "labels_sha256": "a"})
         {'n_images': 3, 'labels_sha256': 'b'}
@@ -65,6 +72,12 @@ def as_far_as_known(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict
 
 def texts_sha256(values: Iterable[Any]) -> str | None:
     """SHA-256 of values as lines of text, in hexadecimal; None of no value.
+
+    Args:
+        values: each is written as `str` writes it, with a line feed after it.
+
+    Returns:
+        64 hexadecimal digits, or None.
 
     Example:
         >>> texts_sha256([]), texts_sha256(["a"])[:8]

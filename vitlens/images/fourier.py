@@ -137,6 +137,12 @@ class FourierNoise(FourierPerturbation):
     def from_options(cls, options: Options) -> FourierNoise:
         """The noise that a condition's string asks for: a band, and an rms of 0.1 unless it says another.
 
+        Args:
+            options: what stands after `fourier:`.
+
+        Returns:
+            The noise.
+
         Raises:
             ConditionError: the band is missing or none, or the rms is none.
 
@@ -161,7 +167,11 @@ class FourierNoise(FourierPerturbation):
             raise options.wrong(f"is none: {given}", error.expected, error.remedy) from None
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse a band between two neighboring frequencies of such images."""
+        """Refuse a band between two neighboring frequencies of images of `height` × `width` pixels.
+
+        Raises:
+            ConditionError: it is.
+        """
         radius = _radius(height, width)
         if not self._band(radius).any():
             low, high = self.band_cycles_per_pixel
@@ -176,13 +186,13 @@ class FourierNoise(FourierPerturbation):
             )
 
     def drawn(self, height: int, width: int, generator: torch.Generator) -> Float[Tensor, "3 height width"]:
-        """White noise of standard deviation 1."""
+        """White noise of standard deviation 1, `height` × `width`, from `generator`."""
         return torch.randn(3, height, width, generator=generator)
 
     def perturbation(
         self, drawn: Float[Tensor, "batch 3 height width"], height: int, width: int
     ) -> Float[Tensor, "batch 3 height width"]:
-        """The white noise without what lies outside the band, scaled."""
+        """The white noise `drawn`, `height` × `width`, scaled, without what lies outside the band."""
         band = self._band(_radius(height, width))[:, : width // 2 + 1].to(drawn.device)
         noise: Tensor = torch.fft.irfft2(torch.fft.rfft2(drawn) * band, s=(height, width))
         noise *= self.rms / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
@@ -239,7 +249,13 @@ class FourierWave(FourierPerturbation):
             )
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse a wave that does not close at the border: other frequencies would come in."""
+        """Refuse a wave that does not close at the border of `height` × `width` pixels.
+
+        Other frequencies would come in.
+
+        Raises:
+            ConditionError: it does not.
+        """
         down, across = self.frequency_cycles_per_pixel
         if any(abs(cycles - round(cycles)) > 1e-6 for cycles in (down * height, across * width)):
             raise ConditionError(
@@ -250,13 +266,13 @@ class FourierWave(FourierPerturbation):
             )
 
     def drawn(self, height: int, width: int, generator: torch.Generator) -> Float[Tensor, "3 1 1"]:
-        """A sign for each channel."""
+        """A sign for each channel, from `generator`; the same for any `height` and `width`."""
         return (2 * torch.randint(2, (3, 1, 1), generator=generator) - 1).float()
 
     def perturbation(
         self, drawn: Float[Tensor, "batch 3 1 1"], height: int, width: int
     ) -> Float[Tensor, "batch 3 height width"]:
-        """The wave in each channel, times its sign."""
+        """The wave in each channel of `height` × `width` pixels, times the sign that was `drawn`."""
         down, across = (
             # Whole turns are taken off before the cosine, which is then as exact at a million pixels.
             (round(frequency * n) * torch.arange(n) % n).double() / n

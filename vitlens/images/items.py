@@ -23,6 +23,10 @@ class Item(TypedDict):
         pixels: in [0, 1], red, green and blue.
         label: the index of its class.
         image_id: its name, found once in the data set. Random streams and tables hang on it.
+
+    Example:
+        >>> Item(pixels=torch.zeros(3, 32, 32), label=7, image_id="seven.png")["label"]
+        7
     """
 
     pixels: Float[Tensor, "3 height width"]
@@ -88,6 +92,12 @@ def collate(items: Sequence[Any], n_classes: int | None = None) -> Batch:
 def n_images(dataset: ImageDataset) -> int | None:
     """How many images a data set has, where it says so.
 
+    Args:
+        dataset: as for `batches`.
+
+    Returns:
+        Its length; None where it has none.
+
     Example:
         >>> n_images([]), n_images(iter([]))
         (0, None)
@@ -142,6 +152,11 @@ def known(dataset: Any, name: str) -> list[Any]:
 
     Returns:
         A value for each image; empty where there is none, or the attribute means something else.
+
+    Example:
+        >>> items = [{"pixels": torch.zeros(3, 8, 8), "label": 1, "image_id": "a"}]
+        >>> known(items, "image_ids"), known(iter(items), "image_ids")
+        (['a'], [])
     """
     if isinstance(dataset, Subset):
         whole = known(dataset.dataset, name)

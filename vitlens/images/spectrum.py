@@ -28,6 +28,9 @@ class Spectrum:
         radial_power: mean power of the perturbation's luma in rings of frequency, such that white noise in
             luma has its variance in every ring.
         radial_frequency: the rings' frequencies, in cycles per pixel, one over the shorter side apart.
+
+    Example:
+        See `spectrum`, which makes them.
     """
 
     hf_energy: Float[Tensor, " batch"]

@@ -77,8 +77,16 @@ def build(description: Description, data_config: dict[str, Any] | None = None) -
         description: what `describe` gave.
         data_config: normalisation and preprocessing to note on the module's `pretrained_cfg`.
 
+    Returns:
+        The module.
+
     Raises:
         ArchitectureError: the description is not one, or names what timm does not have.
+
+    Example:
+        >>> built = build({"kind": "timm", "name": "deit_tiny_patch16_224", "kwargs": {"num_classes": 10}})
+        >>> built.num_classes
+        10
     """
     try:
         kind, name, kwargs = description["kind"], description["name"], dict(description["kwargs"])

@@ -14,8 +14,20 @@ from ..names import nearest
 def build_timm(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`timm.create_model`, with an error that lists the nearest names.
 
+    Args:
+        name: timm's name.
+        pretrained: fetch the weights that timm names for it.
+        **kwargs: handed on.
+
+    Returns:
+        The module.
+
     Raises:
         ArchitectureError: timm knows no such name, or does not take the arguments.
+
+    Example:
+        >>> type(build_timm("vit_tiny_patch16_224", depth=1)).__name__
+        'VisionTransformer'
     """
     if not isinstance(name, str):
         raise ArchitectureError(

@@ -31,6 +31,11 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
     head's and neuron's result, the final norm's gain is carried, and the head's bias is a constant of its
     own. Where no sum exists, for attention pooling or a norm after the heads, the call raises and says why.
 
+    Args:
+        cache_dict: hook name -> activation.
+        model: the model that they are from; None for a cache that only holds.
+        has_batch_dim: whether the first axis is that of the images.
+
     Example:
         >>> import timm, torch, vitlens as vl
         >>> model = vl.HookedViT(timm.create_model("deit_tiny_patch16_224").eval())
@@ -64,7 +69,7 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
         return name in self.cache_dict
 
     def apply_slice_to_batch_dim(self, batch_slice: Any) -> ActivationCache:
-        """The same cache for some of the images."""
+        """The same cache for the images that `batch_slice` takes: a number, a slice or a list."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return ActivationCache(sliced.cache_dict, self.model, sliced.has_batch_dim)
 
@@ -262,6 +267,9 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
             has_batch_dim: kept for TransformerLens's callers.
             recompute_ln: let each component have a scale of its own, as if it were the whole stream.
 
+        Returns:
+            The components as the norm passes them on, without its bias.
+
         Raises:
             HookError: the norm's `hook_scale` is not cached, or comes after pooling.
         """
@@ -294,6 +302,9 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
             batch_slice: the images that the stack has.
             has_batch_dim: kept for TransformerLens's callers.
 
+        Returns:
+            In units of the logit.
+
         Raises:
             HookError: the pooling is no sum (attention, maximum), or the final norm's scale is not cached.
         """
@@ -310,6 +321,9 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
 
         Args:
             tokens: the class of each image, or one for all.
+
+        Returns:
+            In units of the logit.
         """
         constant = logit_constant(self.model)
         n_images = self._batch_size() if self.has_batch_dim else 1
@@ -328,6 +342,13 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
     def get_full_resid_decomposition(self, *args: Any, **kwargs: Any) -> Any:
         """Not for a ViT: by neuron it would hold every neuron of every token.
 
+        Args:
+            *args: not read.
+            **kwargs: not read.
+
+        Returns:
+            Nothing.
+
         Raises:
             HookError: always.
         """
@@ -335,6 +356,13 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
 
     def stack_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
         """Not for a ViT: it would hold every neuron of every token.
+
+        Args:
+            *args: not read.
+            **kwargs: not read.
+
+        Returns:
+            Nothing.
 
         Raises:
             HookError: always.
@@ -348,6 +376,9 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
 
         Args:
             path: where to write; made whole or not at all.
+
+        Returns:
+            The path.
         """
         metadata = {
             "vitlens_cache": "1",
@@ -368,6 +399,9 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
         Args:
             path: the file.
             model: the model that the activations are from, for the methods that need one.
+
+        Returns:
+            The cache.
 
         Raises:
             CheckpointError: the file is missing, damaged or no cache.

@@ -163,6 +163,13 @@ def load(
     Raises:
         CheckpointError: the file is missing, damaged, or its weights do not fit the architecture.
         ArchitectureError: the architecture is not known, or not said.
+
+    Example:
+        >>> import tempfile, timm, torch
+        >>> path = tempfile.mkdtemp() + "/weights.pth"
+        >>> torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=10).state_dict(), path)
+        >>> load(path, architecture="vit_tiny_patch16_224", num_classes=10).cfg.n_classes
+        10
     """
     path, device = as_path(path, "path"), as_device(device)
     state, metadata = _read(path)
@@ -197,8 +204,20 @@ def load(
 def weights_sha256(model: HookedViT | nn.Module) -> str:
     """A hash of a model's weights: names, shapes, precisions and values, in the order of their names.
 
+    Args:
+        model: the model, or the timm module itself.
+
     Returns:
-        64 hexadecimal digits.
+        64 hexadecimal digits: SHA-256 as the page on model files specifies it.
+
+    Raises:
+        FamilyError: it is no module.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=1)
+        >>> weights_sha256(HookedViT(model)) == weights_sha256(model)
+        True
     """
     module = model.model if isinstance(model, HookedViT) else model
     if not isinstance(module, nn.Module):

@@ -87,6 +87,9 @@ class ViTConfig:
         Args:
             kind: one of `query_kinds`, or `all`.
 
+        Returns:
+            What indexes the `pos` axis.
+
         Raises:
             ArchitectureError: the model has no such token.
 
@@ -109,6 +112,6 @@ class ViTConfig:
         return found
 
     def differences(self, other: ViTConfig) -> dict[str, tuple[object, object]]:
-        """The fields in which two configurations differ, with both values."""
+        """The fields in which this configuration and `other` differ, with both values."""
         mine, theirs = asdict(self), asdict(other)
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}

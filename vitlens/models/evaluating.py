@@ -15,6 +15,9 @@ def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
     Args:
         models: some may share modules.
 
+    Returns:
+        A context manager that yields nothing.
+
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
         >>> with evaluating([model]):

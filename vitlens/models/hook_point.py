@@ -36,6 +36,13 @@ class HookPoint(LensHookPoint):  # type: ignore[misc]  # untyped there
 
     Hooks are TransformerLens's and may write. Observers only read, run after the hooks, and cost nothing
     where there are none.
+
+    Example:
+        >>> point, seen = HookPoint(), []
+        >>> point.observers.append(seen.append)
+        >>> _ = point.fire(torch.zeros(2))
+        >>> seen
+        [tensor([0., 0.])]
     """
 
     def __init__(self) -> None:
@@ -54,7 +61,13 @@ class HookPoint(LensHookPoint):  # type: ignore[misc]  # untyped there
         )
 
     def fire(self, activation: Tensor) -> Tensor:
-        """Show `activation` to hooks and observers; what comes back takes its place.
+        """Show `activation` to hooks and observers.
+
+        Args:
+            activation: what the model computed.
+
+        Returns:
+            What takes its place.
 
         Raises:
             HookError: a hook returned something of another shape.
@@ -66,7 +79,17 @@ class HookPoint(LensHookPoint):  # type: ignore[misc]  # untyped there
         return activation
 
     def fire_and_tell(self, activation: Tensor) -> tuple[Tensor, bool]:
-        """Like `fire`, and say whether a hook wrote (returned another tensor, or changed it in place)."""
+        """Like `fire`, and say whether a hook wrote.
+
+        Args:
+            activation: what the model computed.
+
+        Returns:
+            What takes its place, and whether a hook returned another tensor or changed this one in place.
+
+        Raises:
+            HookError: a hook returned something of another shape.
+        """
         written = False
         if self.has_any_hook():
             shown = activation.clone() if self.guard.holds(activation) else activation

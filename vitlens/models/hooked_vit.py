@@ -96,6 +96,9 @@ class HookedViT(ObservedRootModule, NamedWeights):
             pretrained: fetch the weights that timm names for it.
             **kwargs: handed to `timm.create_model`, such as `num_classes` or `img_size`.
 
+        Returns:
+            The model, in the mode that timm makes it in: call `eval()` to evaluate.
+
         Raises:
             ArchitectureError: timm knows no such name.
             FamilyError: the model is of no family that vitlens can open.
@@ -118,6 +121,9 @@ class HookedViT(ObservedRootModule, NamedWeights):
                 besides. ViT, DeiT, BEiT, DINOv2, DINOv3, and the vision models of CLIP and SigLIP.
             revision: with a hub id, the branch, tag or commit.
             **kwargs: replace arguments of timm's class, such as `dynamic_img_size`.
+
+        Returns:
+            The model, in the mode of the live module; in evaluation mode if transformers loaded it.
 
         Raises:
             FamilyError: the model is of another type; the message lists those that can be carried over.
@@ -161,6 +167,9 @@ class HookedViT(ObservedRootModule, NamedWeights):
 
         Returns:
             What `forward` takes, in the model's precision.
+
+        Raises:
+            PixelError: the pixels are no such tensor.
         """
         if not isinstance(pixels, Tensor):
             raise PixelError(

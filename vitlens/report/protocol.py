@@ -22,6 +22,9 @@ class ComparisonLike(Protocol):
         features: one row for each live SAE feature and its nearest counterpart, if SAEs were matched.
         class_names: name of each class, by index.
         provenance: how the numbers came about; anything that JSON can hold.
+
+    Example:
+        See `vitlens.Comparison`, which is one.
     """
 
     @property

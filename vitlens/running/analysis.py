@@ -35,6 +35,9 @@ class Pass:
         model: the model that was run.
         cache: what the analysis's `hooks` asked for, reduced; nothing else.
         logits: [batch n_classes].
+
+    Example:
+        See `PairedAnalysis`, which is given two.
     """
 
     model: HookedViT
@@ -48,6 +51,23 @@ class Analysis(Protocol):
 
     Write one as a small frozen dataclass. Its `repr` names it when a stored run is resumed. With an attribute
     `image_ids` (a tuple of ids) it is made of those images only, and its rows stand along `named_image`.
+
+    Example:
+        The norm of the class token where it leaves the last block; the reduction keeps that token alone:
+
+        >>> import timm, torch, vitlens as vl
+        >>> @dataclass(frozen=True)
+        ... class ClassTokenNorm:
+        ...     def hooks(self, model):
+        ...         return {vl.names.resid_hook(model.cfg.n_layers, model.cfg.n_layers): lambda x: x[:, 0]}
+        ...
+        ...     def __call__(self, model, cache, logits, batch):
+        ...         (activation,) = cache.values()
+        ...         return vl.table({"class_token_norm": ((), activation.norm(dim=-1))})
+        >>> model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10))
+        >>> images = [vl.images.digits("test")[i] for i in range(3)]
+        >>> vl.run(model, images, [ClassTokenNorm()], progress=False)["class_token_norm"].sizes["image"]
+        3
     """
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
@@ -75,6 +95,26 @@ class PairedAnalysis(Protocol):
     """Sees the passes of two checkpoints over the same pixels.
 
     It is made for every checkpoint against the first, the first against itself included.
+
+    Example:
+        By how much the logits move:
+
+        >>> import timm, vitlens as vl
+        >>> class LogitDistance:
+        ...     def hooks(self, model):
+        ...         return {}
+        ...
+        ...     def compare(self, reference, checkpoint, batch):
+        ...         moved = (checkpoint.logits - reference.logits).norm(dim=-1)
+        ...         return vl.table({"logit_distance": ((), moved)})
+        >>> size = dict(img_size=32, num_classes=10, depth=2)
+        >>> models = {
+        ...     name: vl.HookedViT(timm.create_model("vit_tiny_patch16_224", **size)) for name in ("a", "b")
+        ... }
+        >>> images = [vl.images.digits("test")[i] for i in range(3)]
+        >>> data = vl.run(models, images, [LogitDistance()], progress=False)
+        >>> (data["logit_distance"].sel(checkpoint="a") == 0).all().item()
+        True
     """
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
@@ -88,16 +128,23 @@ class PairedAnalysis(Protocol):
             reference: the first checkpoint's pass.
             checkpoint: the pass of the checkpoint whose row is filled.
             batch: the pixels that both saw.
+
+        Returns:
+            A table, as `vitlens.table` makes one.
         """
         ...
 
 
 @runtime_checkable
 class GradientAnalysis(Protocol):
-    """Reads gradients of the correct class's logit, from one backward pass for all such analyses together."""
+    """Reads gradients of the correct class's logit, from one backward pass for all such analyses together.
+
+    Example:
+        See `GradientTimesActivation`, which is one.
+    """
 
     def gradient_hooks(self, model: HookedViT) -> Sequence[str]:
-        """The hooks whose activation and gradient are wanted.
+        """The hooks whose activation and gradient are wanted of `model`.
 
         Raises:
             AnalysisError: the analysis cannot run on this model.
@@ -114,6 +161,9 @@ class GradientAnalysis(Protocol):
             cache: the activations at `gradient_hooks`, detached.
             gradients: the gradients of each image's own correct-class logit with respect to them.
             batch: the pixels that the model saw.
+
+        Returns:
+            A table, as `vitlens.table` makes one.
         """
         ...
 
@@ -123,6 +173,9 @@ class SetStatistic(Protocol):
     """What exists only over a set of images, such as CKA, from sums in one pass.
 
     Under `run` with one model, the checkpoint is its own reference.
+
+    Example:
+        See `CKA`, which is one.
     """
 
     def hooks(self, model: HookedViT) -> Mapping[str, Reduction]:
@@ -130,18 +183,27 @@ class SetStatistic(Protocol):
         ...
 
     def update(self, state: State | None, reference: Pass, checkpoint: Pass, batch: Batch) -> State:
-        """The sums with one batch added; `state` is None for the first, and may be changed in place.
+        """The sums with one batch added.
 
         Keep sums in float64. A run that goes on hands back a state on the CPU, wherever it was before.
+
+        Args:
+            state: the sums so far; None for the first batch. It may be changed in place.
+            reference: the first checkpoint's pass.
+            checkpoint: the pass of the checkpoint whose statistic this is.
+            batch: the pixels that both saw.
+
+        Returns:
+            The sums.
         """
         ...
 
     def merge(self, state: State, other: State) -> State:
-        """The sums of two disjoint sets of images."""
+        """The sums of two disjoint sets of images, `state` and `other`."""
         ...
 
     def finish(self, state: State) -> xr.Dataset:
-        """The statistic; no variable has the dim `image`."""
+        """The statistic of the sums in `state`; no variable has the dim `image`."""
         ...
 
 

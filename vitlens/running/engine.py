@@ -211,9 +211,17 @@ def check_whole(value: object, name: str, least: int, default: str) -> None:
 def same_architecture(models: Mapping[str, HookedViT]) -> None:
     """Raise `ArchitectureError` where checkpoints have different shapes.
 
+    Args:
+        models: checkpoints by name.
+
     Raises:
         AnalysisError: there is no checkpoint.
         ArchitectureError: their configurations differ.
+
+    Example:
+        >>> import timm
+        >>> model = HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1))
+        >>> same_architecture({"base": model, "tuned": model})
     """
     if not models:
         raise AnalysisError(
@@ -373,12 +381,30 @@ def _opened(output: str | os.PathLike[str], described: Mapping[str, Any], shared
 
 
 def normalization(model: HookedViT) -> dict[str, list[float]]:
-    """Mean and standard deviation that a model's pixels are normalized with: its weights do not tell."""
+    """Mean and standard deviation that a model's pixels are normalized with: its weights do not tell.
+
+    Args:
+        model: the model.
+
+    Returns:
+        `mean` and `std`, a number a channel.
+
+    Example:
+        >>> import timm
+        >>> normalization(HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1)))
+        {'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}
+    """
     return {name: [float(value) for value in model.data_config[name]] for name in ("mean", "std")}
 
 
 def analysis_identity(analysis: AnyAnalysis) -> str:
     """What an analysis is in words, by which it is told from others: its `repr`, or else its attributes.
+
+    Args:
+        analysis: of any kind.
+
+    Returns:
+        The words, without addresses in memory.
 
     Example:
         >>> from vitlens.analyses import Prediction

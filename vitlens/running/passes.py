@@ -26,6 +26,20 @@ def measuring(models: Sequence[HookedViT]) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every module has its own mode again.
 
     An analysis that wants gradients may still enable them: no inference tensors are made.
+
+    Args:
+        models: some may share modules.
+
+    Returns:
+        A context manager that yields nothing.
+
+    Example:
+        >>> import timm
+        >>> model = HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1).train())
+        >>> with measuring([model]):
+        ...     inside = model.training, torch.is_grad_enabled()
+        >>> inside, model.training
+        ((False, False), True)
     """
     with evaluating(models), torch.no_grad():
         yield
@@ -70,6 +84,15 @@ def forward(
 
     Returns:
         The logits, and for each reader its own view: just what it asked for, reduced as it asked.
+
+    Example:
+        >>> import timm
+        >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10, depth=1)
+        >>> name = "blocks.0.hook_resid_post"
+        >>> wanted = [{name: None}, {name: lambda activation: activation[:, 0]}]
+        >>> logits, (whole, reduced) = forward(HookedViT(vit.eval()), torch.rand(2, 3, 32, 32), wanted)
+        >>> whole[name].shape, reduced[name].shape
+        (torch.Size([2, 5, 192]), torch.Size([2, 192]))
     """
     views: list[dict[str, Tensor]] = [{} for _ in wanted]
     readers: dict[str, list[tuple[dict[str, Tensor], Reduction]]] = {}

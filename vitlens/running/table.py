@@ -26,6 +26,9 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
     Returns:
         The table, on the CPU.
 
+    Raises:
+        AnalysisError: a variable is no such tuple.
+
     Example:
         >>> import torch
         >>> made = table({"score": ((), torch.tensor([0.5, 0.25]), {"units": "nats"})})
@@ -56,6 +59,9 @@ def where_known(
     Args:
         values: class numbers, ranks, counts; whether a prediction is correct.
         known: whether there is a value, as there is none of logits that are NaN.
+
+    Returns:
+        `values` themselves where all are known, else floats.
 
     Example:
         >>> import torch

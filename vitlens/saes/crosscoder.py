@@ -93,7 +93,7 @@ class Crosscoder:
 
     @torch.no_grad()
     def decode(self, codes: Float[Tensor, "*batch d_sae"]) -> dict[str, Float[Tensor, "*batch d_in"]]:
-        """Each checkpoint's activations, as the codes say, unscaled."""
+        """Each checkpoint's activations, as the `codes` say, unscaled."""
         return self._unscaled(self.sae.decode(codes))
 
     @property
@@ -209,6 +209,9 @@ class Crosscoder:
             batch_size: tokens encoded at a time.
             progress: show a bar if it takes more than a second.
 
+        Returns:
+            A crosscoder of the same weights, with other `latents`, `fvu` and `n_measured_tokens`.
+
         Raises:
             SAEError: the activations do not fit the crosscoder or each other.
         """
@@ -246,6 +249,9 @@ class Crosscoder:
         Args:
             path: the folder.
             device: where to put the weights.
+
+        Returns:
+            The crosscoder.
 
         Raises:
             CheckpointError: a file is missing or damaged, or it holds an SAE that is no crosscoder.

@@ -48,6 +48,9 @@ class Evaluation:
             token_kind, d_sae) says how often each feature was active.
         sae_checkpoint: whether the SAE was trained on this very checkpoint: `same weights`, `other weights`,
             or `unknown` where its metadata has no hash.
+
+    Example:
+        See `evaluate`, which makes one.
     """
 
     rows: xr.Dataset
@@ -128,6 +131,9 @@ def evaluate(
         output: a folder for the rows, as in `vitlens.run`.
         on_bad_image: as in `vitlens.run`; what was left out is in `rows.attrs`.
         progress: show a bar.
+
+    Returns:
+        Figures with intervals, and the rows that they were made from.
 
     Raises:
         SAEError: the SAE is in its training form or of another width than the hook, it is not known where it

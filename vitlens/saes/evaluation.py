@@ -68,6 +68,9 @@ def l0(codes: Float[Tensor, "... d_sae"]) -> float:
     Args:
         codes: an SAE's codes; the last axis is that of the features.
 
+    Returns:
+        0 to the number of features.
+
     Example:
         >>> import torch, vitlens as vl
         >>> vl.saes.l0(torch.tensor([[0.0, 1.5, 2.0], [0.0, 0.0, 3.0]]))
@@ -81,6 +84,9 @@ def dead_features(codes: Float[Tensor, "... d_sae"]) -> Int[Tensor, " dead"]:
 
     Args:
         codes: an SAE's codes; the last axis is that of the features.
+
+    Returns:
+        Their numbers, ascending.
 
     Example:
         >>> import torch, vitlens as vl

@@ -60,6 +60,9 @@ class FeatureEffects:
             in the same order, pair by pair.
         rows: per image and feature: the variables of `FeatureEffect`, named after each SAE, with dims
             (checkpoint, condition, image, `<sae>_feature`).
+
+    Example:
+        See `feature_effects`, which makes them.
     """
 
     table: pd.DataFrame
@@ -124,6 +127,9 @@ def feature_effects(
         n_resamples: bootstrap resamples.
         output: a folder for the rows, as in `vitlens.run`.
         progress: show bars.
+
+    Returns:
+        The table, the features that were drawn, and the rows.
 
     Raises:
         SAEError: there are not two checkpoints of the same names, the match is of other SAEs, the data set

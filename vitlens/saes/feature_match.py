@@ -42,6 +42,9 @@ class FeatureMatch:
             differs in seed: as alike as rerunning gives), `unrelated` (a with an SAE of a random-weight
             model: as alike as chance gives), `shuffled` (a with b, after a shuffle that leaves no feature of
             b as it is; see `match`). Empty if none were asked for.
+
+    Example:
+        See `match`, which makes one.
     """
 
     pairs: pd.DataFrame
@@ -80,7 +83,7 @@ class FeatureMatch:
         return float((self.pairs[self.by] > threshold).sum()) / n_live if n_live else float("nan")
 
     def shares_above(self, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
-        """`share_above` of the pair and the mean over each null's matches, a row a threshold."""
+        """`share_above` of the pair and the mean over each null's matches, a row for each of `thresholds`."""
         roles: dict[str, Sequence[FeatureMatch]] = {"pair": [self], **self.nulls}
         return pd.DataFrame(
             {

@@ -113,6 +113,9 @@ class Gallery:
         n_middle_images: how many it could draw from the `middle`.
         class_names: names of the classes, by index.
         provenance: models, SAEs, condition, seed: what is needed to repeat it.
+
+    Example:
+        See `gallery`, which makes one.
     """
 
     exhibits: tuple[Exhibit, ...]
@@ -128,7 +131,7 @@ class Gallery:
         return len(self.exhibits)
 
     def class_name(self, label: int) -> str:
-        """The name of a class, or its number where it has none."""
+        """The name of the class `label`, or its number where it has none."""
         if self.class_names is not None and 0 <= label < len(self.class_names):
             return str(self.class_names[label])
         return f"class {label}"

@@ -28,6 +28,9 @@ class Similarity:
         seeds: checkpoint -> seeds of its SAEs, the reference first, `unrelated` last.
         level: nominal level of the intervals.
         n_left_out: pairs of checkpoints' SAEs that were not matched since they share a seed.
+
+    Example:
+        See `similarity`, which makes one.
     """
 
     pairs: tuple[SeedPair, ...]

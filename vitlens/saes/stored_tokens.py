@@ -29,6 +29,9 @@ class StoredTokens:
         origin: what is known of where they come from.
         memory_bytes: what `shuffled` has of them in use at a time, about; and the most that a part which
             `split` held out may keep in memory.
+
+    Example:
+        See `ActivationStore`, whose `tokens` gives one.
     """
 
     def __init__(self, selection: Selection, origin: Mapping[str, Any], memory_bytes: int) -> None:

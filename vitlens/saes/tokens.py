@@ -31,6 +31,9 @@ class Tokens(Protocol):
     """Activations at one hook, a row a token, to be read as often as wanted.
 
     A tensor becomes one by `as_tokens`; an `ActivationStore` gives one for each of its hooks.
+
+    Example:
+        See `InMemory` and `StoredTokens`, which are two.
     """
 
     @property
@@ -58,7 +61,7 @@ class Tokens(Protocol):
         ...
 
     def in_order(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in"]]:
-        """One pass in a fixed order; the last batch may be smaller."""
+        """One pass in a fixed order, in batches of `batch_size`; the last may be smaller."""
         ...
 
     def shuffled(
@@ -67,11 +70,27 @@ class Tokens(Protocol):
         """Whole batches without end, cut from shuffled epochs laid end to end.
 
         Batch number i is the same whatever `start_batch` was, and what comes before it is not read.
+
+        Args:
+            batch_size: rows in a batch.
+            seed: of the shuffling.
+            start_batch: the number of the first batch that is given.
+
+        Returns:
+            The batches.
         """
         ...
 
     def split(self, n_holdout_tokens: int, *, seed: int) -> tuple[Tokens, Tokens]:
-        """The tokens to train on, and at least `n_holdout_tokens` others, of other images where known."""
+        """The tokens to train on, and at least `n_holdout_tokens` others, of other images where known.
+
+        Args:
+            n_holdout_tokens: how many to hold out.
+            seed: of the draw.
+
+        Returns:
+            Those to train on, and those held out.
+        """
         ...
 
 
@@ -82,6 +101,9 @@ class InMemory:
         activations: [token d_in]; not copied.
         tokens_per_image: rows that belong to one image and stand together; they are held out together.
         origin: what is known of where they come from.
+
+    Raises:
+        SAEError: `activations` is no tensor of two axes.
 
     Example:
         >>> tokens = InMemory(torch.arange(12.0).reshape(6, 2))

@@ -160,7 +160,7 @@ class FinetuneConfig:
             self._fits(self.n_steps(1))
 
     def n_steps(self, n_items: int) -> int:
-        """How many optimizer steps the run has on a data set of so many items.
+        """How many optimizer steps the run has on a data set of `n_items` items.
 
         Raises:
             TrainingError: the warm-up or a snapshot lies beyond them.

@@ -28,6 +28,9 @@ class Objective(ABC):
     """What training makes as small as it can, for each image by itself.
 
     One of your own is a frozen dataclass: a run is known by its `repr`.
+
+    Example:
+        See `CrossEntropy` and `Consistency`, which are two.
     """
 
     def check(self, model: HookedViT, mix: Mix) -> None:  # noqa: B027 - most make sense with any
@@ -251,7 +254,7 @@ class Consistency(Objective):
         _check_weight("weight", self.weight)
 
     def check(self, model: HookedViT, mix: Mix) -> None:
-        """Refuse a mix that leaves all images clean.
+        """Refuse a `mix` that leaves all images clean, whatever the `model`.
 
         Raises:
             TrainingError: it does.

@@ -258,6 +258,9 @@ class StepBatch:
         step: the optimizer step.
         mix: what the images go through.
         model: the model as it is now, for conditions that look inside it.
+
+    Example:
+        See `Consistency`, whose `views` asks one for two versions.
     """
 
     clean: Float[Tensor, "batch 3 height width"]
@@ -276,6 +279,9 @@ class StepBatch:
 
         Args:
             version: a name of the version; the step's own has none.
+
+        Returns:
+            A name an image.
         """
         return [f"{image_id}\n{version}" if version else image_id for image_id in self.image_ids]
 

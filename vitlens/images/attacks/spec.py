@@ -71,12 +71,28 @@ class Attack:
         on: str | None = None,
         objective: AttackObjective | None = None,
     ) -> Attack:
-        """The fast gradient sign method."""
+        """The fast gradient sign method: one step of length ε.
+
+        Args:
+            eps_pixel: how far each pixel and channel is moved, for pixels in [0, 1].
+            on: the checkpoint to attack, as in `Attack`.
+            objective: what to raise, as in `Attack`.
+
+        Returns:
+            The attack.
+        """
         return cls("fgsm", eps_pixel, steps=1, random_start=False, on=on, objective=objective)
 
     @classmethod
     def from_options(cls, method: str, options: Options) -> Attack:
         """The attack that a condition's string names.
+
+        Args:
+            method: what stands before the colon, `pgd` or `fgsm`.
+            options: what stands after it.
+
+        Returns:
+            The attack.
 
         Raises:
             ConditionError: a value makes no sense.
@@ -169,7 +185,7 @@ class Attack:
         return 2.5 * self.eps_pixel / self.steps if self.alpha_pixel is None else self.alpha_pixel
 
     def check(self, model: HookedViT) -> None:
-        """Refuse a model that cannot be attacked so.
+        """Refuse a `model` that cannot be attacked so.
 
         Raises:
             ConditionError: it has no classifier, and there is no objective that looks elsewhere.

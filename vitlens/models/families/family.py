@@ -52,7 +52,17 @@ class Embedding:
 class Family(ABC):
     """Adapter for the modules of some classes; one small file each.
 
-    Every method calls the module's own submodules in the module's own order.
+    Every method calls the module's own submodules in the module's own order. Throughout, `model` is the live
+    timm module, `images` are what it takes, [batch n_channels height width], and `tokens` and `resid` are
+    [batch pos d_model]; what is `embedded`, is about to enter block 0, with the `rest` that `embed_parts`
+    gave, and what is `pooled` has no `pos` axis any more.
+
+    Attributes:
+        name: of the family, for messages.
+        classes: the classes that it opens; subclasses of them too, unless another family says otherwise.
+
+    Example:
+        See `register_family`.
     """
 
     name: str

@@ -24,6 +24,18 @@ def register_family(family: Family) -> Family:
 
     Raises:
         FamilyError: it is none.
+
+    Example:
+        A class of one's own, opened as timm's is; what differs would be overridden:
+
+        >>> from timm.models import VisionTransformer
+        >>> from vitlens.models.families import VisionTransformerFamily
+        >>> class MyVisionTransformer(VisionTransformer): ...
+        >>> class MyFamily(VisionTransformerFamily):
+        ...     name, classes = "mine", (MyVisionTransformer,)
+        >>> _ = register_family(MyFamily())
+        >>> find_family(MyVisionTransformer(img_size=32, embed_dim=32, depth=1, num_heads=2)).name
+        'mine'
     """
     if not isinstance(family, Family):
         raise FamilyError(
@@ -38,8 +50,19 @@ def register_family(family: Family) -> Family:
 def find_family(model: nn.Module) -> Family:
     """The family that opens `model`.
 
+    Args:
+        model: a module.
+
+    Returns:
+        The family that was registered last of those that know the class.
+
     Raises:
         FamilyError: no family knows the class, or the one that does cannot open a part of it.
+
+    Example:
+        >>> import timm
+        >>> type(find_family(timm.create_model("vit_tiny_patch16_224"))).__name__
+        'VisionTransformerFamily'
     """
     if not isinstance(model, nn.Module):
         raise FamilyError(

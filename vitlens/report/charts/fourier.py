@@ -24,6 +24,9 @@ def fourier_heat_map_figure(data: xr.Dataset) -> go.Figure:
     Returns:
         The figure: a panel for each checkpoint, all with one scale of colors; intervals at the pointer.
 
+    Raises:
+        ComparisonError: the table is none of such errors.
+
     Example:
         >>> cells = (("frequency_y", "frequency_x"), np.array([[0.5, 0.2], [0.1, 0.2]]))
         >>> data = xr.Dataset(
