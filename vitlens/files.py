@@ -191,6 +191,28 @@ def sort_metadata(path: str | os.PathLike[str]) -> None:
         file.write(text.ljust(length))
 
 
+def check_version(found: str | None, known: str, path: str | os.PathLike[str]) -> None:
+    """Refuse a file of a version that is not known; one that says none is of the first.
+
+    Args:
+        found: what the file says.
+        known: the version that is read.
+        path: the file.
+
+    Raises:
+        CheckpointError: the two differ.
+
+    Example:
+        >>> check_version("1", "1", "model.safetensors")
+    """
+    if found not in (None, known):
+        raise CheckpointError(
+            f"{os.fspath(path)} is of version {found!r} of its format.",
+            expected=f"version {known!r}",
+            remedy="Read it with the version of vitlens that wrote it, or a later one.",
+        )
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with whole(path) as temporary:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import sort_metadata, whole
+from ..files import check_version, sort_metadata, whole
 from ..functional import is_distribution
 from ..functional.representation import RIDGES, ridge_regression, varies
 from ..images import Batch, ImageDataset, batches, check, n_images, parse_conditions
@@ -230,8 +230,10 @@ class LinearProbe:
         """
         try:
             with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                check_version(metadata.get("vitlens_probe"), _FORMAT, path)
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
-                return cls(tokens=(file.metadata() or {})["tokens"], **tensors)
+                return cls(tokens=metadata["tokens"], **tensors)
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(
                 f"{os.fspath(path)} cannot be read as a probe ({type(error).__name__}: {error}).",

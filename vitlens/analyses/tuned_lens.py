@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import AnalysisError, CheckpointError
-from ..files import sort_metadata, whole
+from ..files import check_version, sort_metadata, whole
 from ..images import Batch, ImageDataset, n_images, parse_conditions
 from ..models import ActivationCache, HookedViT, weights_sha256
 from ..running import Reduction, table
@@ -277,6 +277,7 @@ class TunedLens:
         """
         try:
             with safe_open(path, framework="pt") as file:
+                check_version(file.metadata().get("vitlens_tuned_lens"), FORMAT_VERSION, path)
                 described = json.loads(file.metadata()["translators"])
                 loaded = [
                     Translators(
@@ -291,6 +292,8 @@ class TunedLens:
                 damaged = [each for each in loaded if each.sha256 != described[each.model_sha256]["sha256"]]
             if damaged:
                 raise ValueError(f"{damaged[0]} is not what was saved")
+        except CheckpointError:
+            raise
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{os.fspath(path)} cannot be read as a tuned lens ({type(error).__name__}: {error}).",

@@ -74,7 +74,7 @@ def texts_sha256(values: Iterable[Any]) -> str | None:
     """SHA-256 of values as lines of text, in hexadecimal; None of no value.
 
     Args:
-        values: each is written as `str` writes it, with a line feed after it.
+        values: each is written as `str` writes it, in UTF-8, with a line feed between two.
 
     Returns:
         64 hexadecimal digits, or None.

@@ -17,10 +17,11 @@ from transformer_lens import ActivationCache as LensActivationCache
 from transformer_lens.utilities import Slice
 
 from ..errors import CheckpointError, HookError, ShapeError
-from ..files import sort_metadata, whole
+from ..files import check_version, sort_metadata, whole
 from ..names import nearest
 from .attribution import head_results, linear_logits, logit_constant, normalize_components, scaled_neurons
 
+_FORMAT_VERSION = "1"
 _WITHOUT_POSITION = ("hook_pattern", "hook_attn_scores", "hook_pooled")
 
 
@@ -381,7 +382,7 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
             The path.
         """
         metadata = {
-            "vitlens_cache": "1",
+            "vitlens_cache": _FORMAT_VERSION,
             "has_batch_dim": json.dumps(self.has_batch_dim),
             "cfg": json.dumps(vars(self.model.cfg)) if self.model is not None else "{}",
             "provenance": json.dumps(self.model.provenance) if self.model is not None else "{}",
@@ -409,8 +410,11 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
+                check_version(metadata.get("vitlens_cache"), _FORMAT_VERSION, path)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             has_batch_dim = json.loads(metadata["has_batch_dim"])
+        except CheckpointError:
+            raise
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{os.fspath(path)} cannot be read as a cache ({type(error).__name__}: {error}).",

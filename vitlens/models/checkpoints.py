@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ArchitectureError, CheckpointError, FamilyError
-from ..files import as_path, sort_metadata, whole
+from ..files import as_path, check_version, sort_metadata, whole
 from ..names import some
 from .architecture import Description, built_for, describe, likeliest_architecture
 from .building import build_timm
@@ -178,6 +178,7 @@ def load(
     if architecture is not None:
         module = build_timm(architecture, **kwargs)
     elif described is not None:
+        check_version(metadata.get("vitlens"), FORMAT_VERSION, path)
         module = built_for(_json(metadata, "architecture", path), data_config, state)
     else:
         raise ArchitectureError(

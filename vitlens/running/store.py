@@ -3,7 +3,7 @@
     manifest.json                what is measured: checkpoints' hashes, conditions, analyses, seed, ...
     rows-000003.safetensors      the values of one part of the images, [checkpoint condition image ...]
     rows-000003.json             its axes, ids, bad images and checksum; a shard without it does not count
-    sums-0.safetensors, .json    what process 0's set statistics have added up, and over which parts
+    sums-0.safetensors           what process 0's set statistics have added up, and over which parts
 
 Files are written whole or not at all, a shard's description after its values, and the sums last: a part
 counts as measured when its rows and its sums are there.

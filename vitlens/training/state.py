@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, TrainingError
-from ..files import differences, whole
+from ..files import check_version, differences, whole
 
 FORMAT_VERSION = "1"
 
@@ -91,6 +91,7 @@ def read_state(path: Path) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            check_version(metadata.get("vitlens_training"), FORMAT_VERSION, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _checksum(tensors, metadata) != int(metadata["crc32"]):
             raise ValueError("its checksum is another")
@@ -101,6 +102,8 @@ def read_state(path: Path) -> State:
             _unpacked(json.loads(metadata["parts"]), tensors),
             {name: said for name, said in metadata.items() if name not in _OWN},
         )
+    except CheckpointError:
+        raise
     except Exception as error:  # readers raise whatever the damage leads to
         raise CheckpointError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}: {error}).",
