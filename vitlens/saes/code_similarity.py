@@ -82,7 +82,7 @@ def code_similarity(
         progress: show a bar.
 
     Returns:
-        Dims (condition, comparison, dictionary, image):
+        A table with dims (condition, comparison, dictionary, image) and the variables
 
         * `code_cosine_token`: the mean over tokens of the cosine of a token's two codes. A token with no
           active feature on either side is left out; one with none on one side counts 0;
