@@ -7,11 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import timm
-import torch
-from PIL import Image
 
 import vitlens as vl
 
@@ -62,25 +58,6 @@ def test_every_public_name_is_there_and_documented():
             assert getattr(vl, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = vl.nothing
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder with what the README's code names: weights, photographs, a tuned copy."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    base = timm.create_model("deit_tiny_patch16_224")
-    torch.save(base.state_dict(), "base.pth")
-    with torch.no_grad():
-        base.head.bias += torch.randn(1000)
-    vl.save(base, "tuned/model.safetensors")
-    generator = np.random.default_rng(0)
-    for wnid in ("n01440764", "n01443537"):
-        (tmp_path / "photographs" / wnid).mkdir(parents=True)
-        for index in range(2):
-            pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photographs" / wnid / f"{index}.png")
-    return tmp_path
 
 
 def test_the_readmes_code_runs(workplace):
