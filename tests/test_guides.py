@@ -81,13 +81,16 @@ def test_the_calls_of_the_first_page_run(workplace, capsys):
     (workplace / "train").symlink_to("photographs")
     (block,) = blocks("index.md", "sh")
     calls = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
-    assert [call[0] for call in calls] == ["vitlens", "vitlens", "python"]
-    quick = {"finetune": ["--steps", "2", "--batch-size", "2", "--warmup-steps", "1"], "compare": []}
-    for _, *call in calls[:2]:
+    assert [call[0] for call in calls] == [*["vitlens"] * 4, "python"]
+    quick = {
+        "finetune": ["--steps", "2", "--batch-size", "2", "--warmup-steps", "1"],
+        "compare": ["--n-images", "4"],
+    }
+    for _, *call in calls[:-1]:
         assert main([*call, "--no-progress", *quick[call[0]]]) == 0, capsys.readouterr().err
-    assert (DOCS.parent / calls[2][1]).exists()
-    draw = runpy.run_path(str(DOCS.parent / calls[2][1]))["main"]
-    draw(vl.Comparison.load(calls[2][2]), workplace)
+    assert (DOCS.parent / calls[-1][1]).exists()
+    draw = runpy.run_path(str(DOCS.parent / calls[-1][1]))["main"]
+    draw(vl.Comparison.load(calls[-1][2]), workplace)
     assert "gaussian_blur@3" in (workplace / "first_accuracy.svg").read_text(encoding="utf-8")
 
 

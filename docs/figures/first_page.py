@@ -95,7 +95,7 @@ def streams(cosine: xr.DataArray, conditions: dict[str, str]) -> str:
         y = points[-1][1] + 4
         y = next((y + off for off in (0, 14, -14) if all(abs(y + off - t) > 12 for t in taken)), y)
         taken.append(y)
-        parts.append(text(right + 8, y, condition, more=f'style="fill:{color}"'))
+        parts.append(text(right + 8, y, condition))
     return svg(bottom + 42, "Cosine between the residual streams of the two checkpoints", parts)
 
 
