@@ -216,3 +216,28 @@ def test_the_three_lists_of_the_packages_own_names_agree():
     assert sorted(vl.__all__) == sorted(
         {*vl._ROOMS, *vl._ROOM_OF, "errors", "names"} - {"analyses", "models", "running"}
     )
+
+
+def sources():
+    """Every `Source:` of a docstring, where it stands, as one line."""
+    for path in Path(vl.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for text in re.findall(r"^Source:.*(?:\n.*\S.*)*", ast.get_docstring(node) or "", re.M):
+                    yield f"{path.name}: {getattr(node, 'name', '')}", text
+
+
+def test_a_source_names_a_work_and_its_year_or_says_where_it_is_named():
+    found = dict(sources())
+    assert len(found) > 80
+    elsewhere = re.compile(r"^Source: as (for|in) `|^Source: (scipy|ImageMagick)'s `")
+    missing = {
+        place: text
+        for place, text in found.items()
+        if not re.search(r"[\w.] \((1[89]|20)\d\d\)", text) and not elsewhere.search(text)
+    }
+    assert missing == {}
+
+
+def test_a_source_is_one_paragraph_which_the_site_shows_as_such():
+    assert [place for place, text in sources() if re.search(r"\n ", text)] == []

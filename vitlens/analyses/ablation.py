@@ -56,8 +56,7 @@ class Ablation:
         AnalysisError: `kind` or a component is none, or there are banks where there should be none.
 
     Source: Michel et al. (2019), "Are sixteen heads really better than one?", section 3; mean ablation, Wang
-    et al. (2023), "Interpretability in the wild", section 2; resampling, Chan et al. (2022), "Causal
-    scrubbing".
+    et al. (2023), "Interpretability in the wild"; resampling, Chan et al. (2022), "Causal scrubbing".
 
     Example:
         >>> import timm, vitlens as vl

@@ -88,7 +88,7 @@ class AttentionShare:
     Raises:
         AnalysisError: a threshold is not above 0, or the model has no such place.
 
-    Source: Darcet et al. (2024), "Vision transformers need registers", sections 2.1 and 3.
+    Source: Darcet et al. (2024), "Vision transformers need registers".
 
     Example:
         >>> import timm, vitlens as vl

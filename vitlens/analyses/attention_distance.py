@@ -26,8 +26,8 @@ class AttentionDistance:
     divided by its sum, and all patch queries count alike. Attention to prefix tokens is left out. Attention
     to all patches alike has the mean distance of the grid; attention of each patch to itself has 0.
 
-    Source: Dosovitskiy et al. (2021), "An image is worth 16x16 words", appendix D.7; Raghu et al. (2021),
-    "Do vision transformers see like convolutional neural networks?", section 4.
+    Source: Dosovitskiy et al. (2021), "An image is worth 16x16 words", appendix D.7; Raghu et al. (2021), "Do
+    vision transformers see like convolutional neural networks?", section 4.
 
     Example:
         >>> import timm, vitlens as vl

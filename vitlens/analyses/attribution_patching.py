@@ -39,9 +39,9 @@ class AttributionPatching:
     Args:
         components: kinds of component, as for `Transplant`.
 
-    Source: Nanda (2023), "Attribution patching: activation patching at industrial scale"; Syed et al.
-    (2023), "Attribution patching outperforms automated circuit discovery", section 3; its failures, Kramár
-    et al. (2024), "AtP*", section 3.
+    Source: Nanda (2023), "Attribution patching: activation patching at industrial scale"; Syed et al. (2023),
+    "Attribution patching outperforms automated circuit discovery"; its failures, Kramár et al. (2024),
+    "AtP*".
 
     Example:
         >>> AttributionPatching(components=("head",))

@@ -56,8 +56,10 @@ class CKA:
     Raises:
         AnalysisError: `n_groups` is below 1; in `finish`, there are too few images.
 
-    Source: Kornblith et al. (2019), section 3; the unbiased HSIC of Song et al. (2012), section 2, as Nguyen
-    et al. (2021), section 2, use it; standard error by Busing, Meijer & van der Leeden (1999).
+    Source: Kornblith et al. (2019), "Similarity of neural network representations revisited", section 3; the
+    unbiased HSIC of Song et al. (2012), "Feature selection via dependence maximization", as Nguyen et al.
+    (2021), "Do wide and deep networks learn the same things?", use it; standard error by Busing, Meijer & van
+    der Leeden (1999), "Delete-m jackknife for unequal m".
 
     Example:
         >>> import timm, vitlens as vl

@@ -18,7 +18,7 @@ from ..models import HookedViT
 from ..running import run
 from .prediction import Prediction
 
-_SOURCE = "Yin et al. (2019), A Fourier perspective on model robustness in computer vision, section 3"
+_SOURCE = "Yin et al. (2019), A Fourier perspective on model robustness in computer vision"
 
 
 def fourier_heat_map(
@@ -73,7 +73,8 @@ def fourier_heat_map(
         ConditionError: the norm is negative.
         ArchitectureError, DatasetError, LabelError, PixelError: as in `vitlens.run`.
 
-    Source: Yin et al. (2019), A Fourier perspective on model robustness in computer vision, section 3.
+    Source: Yin et al. (2019), "A Fourier perspective on model robustness in computer vision": the Fourier
+    heat map.
 
     Example:
         >>> import timm, vitlens as vl

@@ -35,8 +35,8 @@ class GradientTimesActivation:
             token reads no patch.
         image_ids: only these images, as `named_image`; None takes all.
 
-    Source: Shrikumar et al. (2017), "Learning important features through propagating activation
-    differences", section 2.
+    Source: Shrikumar et al. (2017), "Learning important features through propagating activation differences":
+    gradient × input.
 
     Example:
         >>> GradientTimesActivation("blocks.3.hook_attn_out").hook

@@ -112,7 +112,9 @@ class LinearProbe:
             AnalysisError: the model has no such tokens, the penalty is not positive, or all labels are one.
             ConditionError, DatasetError, LabelError, PixelError: what is asked for or given cannot be used.
 
-        Source: Alain & Bengio (2016), section 3; penalty by Golub, Heath & Wahba (1979), section 1.
+        Source: Alain & Bengio (2016), "Understanding intermediate layers using linear classifier probes"; the
+        penalty by Golub, Heath & Wahba (1979), "Generalized cross-validation as a method for choosing a good
+        ridge parameter".
         """
         if ridge is not None and not 0 < ridge < float("inf"):
             raise AnalysisError(

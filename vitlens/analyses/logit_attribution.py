@@ -41,7 +41,7 @@ class LogitAttribution:
     d_model] while they stream by.
 
     Source: Elhage et al. (2021), "A mathematical framework for transformer circuits"; for the final norm,
-    nostalgebraist (2020).
+    nostalgebraist (2020), "interpreting GPT: the logit lens".
 
     Example:
         >>> import timm, vitlens as vl

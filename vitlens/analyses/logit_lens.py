@@ -44,8 +44,8 @@ class LogitLens:
     stand for no distribution, as after an overflow, its values are NaN, and so are those of the image.
 
     Source: nostalgebraist (2020), "interpreting GPT: the logit lens"; for ViTs Vilas et al. (2023),
-    section 3; the divergence from Belrose et al. (2023), "Eliciting latent predictions from transformers with
-    the tuned lens", section 2.
+    "Analyzing Vision Transformers for image classification in class embedding space"; the divergence from
+    Belrose et al. (2023), "Eliciting latent predictions from transformers with the tuned lens".
 
     Example:
         >>> import timm, vitlens as vl

@@ -100,7 +100,7 @@ class GradientRollout:
         image_ids: only these images, as `named_image`; None takes all.
 
     Source: Chefer et al. (2021), "Generic attention-model explainability for interpreting bi-modal and
-    encoder-decoder transformers", section 3.1.
+    encoder-decoder transformers": the rule for self-attention.
 
     Example:
         >>> import timm, vitlens as vl

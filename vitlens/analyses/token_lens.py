@@ -35,7 +35,7 @@ class TokenLens:
         image_ids: only these images, as `named_image`; None takes all.
 
     Source: Vilas et al. (2023), "Analyzing Vision Transformers for image classification in class embedding
-    space", section 3.
+    space".
 
     Example:
         >>> import timm, vitlens as vl

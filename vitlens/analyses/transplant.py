@@ -65,9 +65,9 @@ def transplant(
         HookError: a hook is unknown or has no heads, or a head is out of range.
         PixelError: the pixels are no images in [0, 1] of the models' size.
 
-    Source: activation patching, between models: Vig et al. (2020), "Investigating gender bias in language
-    models using causal mediation analysis", section 3; Prakash et al. (2024), "Fine-tuning enhances existing
-    mechanisms", section 6.
+    Source: activation patching, Vig et al. (2020), "Investigating gender bias in language models using causal
+    mediation analysis"; between models, Prakash et al. (2024), "Fine-tuning enhances existing mechanisms":
+    cross-model activation patching.
 
     Example:
         >>> import timm, vitlens as vl

@@ -82,8 +82,8 @@ class TunedLens:
     Raises:
         AnalysisError: two sets of translators are for one checkpoint.
 
-    Source: Belrose et al. (2023), "Eliciting latent predictions from transformers with the tuned lens"
-    (arXiv 2303.08112), section 3.
+    Source: Belrose et al. (2023), "Eliciting latent predictions from transformers with the tuned lens" (arXiv
+    2303.08112), section 3.
 
     Example:
         >>> import timm, vitlens as vl

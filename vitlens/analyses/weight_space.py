@@ -113,7 +113,8 @@ def interpolate(
         ArchitectureError: the two differ in architecture, in a buffer of whole numbers, or in normalization.
         AnalysisError: an alpha is not a finite number, or is given twice.
 
-    Source: Wortsman et al. (2022), section 3; Frankle et al. (2020), section 2.
+    Source: Wortsman et al. (2022), "Robust fine-tuning of zero-shot models"; Frankle et al. (2020), "Linear
+    mode connectivity and the lottery ticket hypothesis".
 
     Example:
         >>> import timm, vitlens as vl

@@ -46,7 +46,8 @@ def scores(data: xr.Dataset, *, n_classes: int, seed: int) -> pd.DataFrame:
         their corruption error, under the condition `fog@1-5`, say, and if they are several their mean, which
         is called as `mean_corruption_error` calls it.
 
-    Source: Wilson (1927) for the interval of a proportion.
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference", for the
+    interval of a proportion.
 
     Example:
         >>> import timm, vitlens as vl

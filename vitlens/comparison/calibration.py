@@ -51,7 +51,7 @@ def calibration_error(
         ComparisonError: the data hold no predictions, or a number is out of range.
 
     Source: Guo et al. (2017), On calibration of modern neural networks; a calibrated model's answers as a
-        yardstick, Bröcker and Smith (2007), Increasing the reliability of reliability diagrams.
+    yardstick, Bröcker and Smith (2007), Increasing the reliability of reliability diagrams.
 
     Example:
         >>> dims = ("condition", "image")

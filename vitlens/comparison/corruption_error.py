@@ -87,7 +87,7 @@ def mean_corruption_error(
             of range.
 
     Source: Hendrycks and Dietterich (2019), Benchmarking neural network robustness to common corruptions and
-        perturbations, section 4.
+    perturbations, section 4.
 
     Example:
         >>> rank = xr.DataArray(

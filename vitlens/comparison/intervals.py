@@ -31,7 +31,8 @@ def bootstrap_interval(
     Returns:
         Lower and upper bounds. NaN below two images, where nothing is known about the spread.
 
-    Source: Efron (1979); Hesterberg (2015), "What teachers should know about the bootstrap".
+    Source: Efron (1979), "Bootstrap methods: another look at the jackknife"; Hesterberg (2015), "What
+    teachers should know about the bootstrap".
 
     Example:
         >>> from vitlens.comparison.draws import resample_counts

@@ -63,7 +63,8 @@ def mcnemar_p(
     Returns:
         p-values, at most 1.
 
-    Source: McNemar (1947), with the binomial distribution in place of its approximation.
+    Source: McNemar (1947), "Note on the sampling error of the difference between correlated proportions or
+    percentages", with the binomial distribution in place of its approximation.
 
     Example:
         >>> mcnemar_p(np.array([0, 6, 5]), np.array([0, 0, 5]))

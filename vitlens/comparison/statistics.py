@@ -68,7 +68,8 @@ def sign_flip_p(
     Returns:
         p-values in (0, 1]: 1 where all differences are zero, NaN without an image.
 
-    Source: Fisher (1935), "The design of experiments"; the added one, Phipson and Smyth (2010).
+    Source: Fisher (1935), "The design of experiments"; the added one, Phipson and Smyth (2010), "Permutation
+    p-values should never be zero".
 
     Example:
         >>> sign_flip_p(np.array([[0.0], [0.0]]), sign_flips(2))

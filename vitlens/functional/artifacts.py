@@ -23,8 +23,8 @@ def artifact_tokens(
         True for an artifact.
 
     Source: Darcet et al. (2024), "Vision transformers need registers", section 2.1, with a threshold set by
-    hand. The median is ours: it follows the norm's growth along the layers, and does not feel artifacts
-    while they are fewer than half of the patches (there, some 2 %).
+    hand. The median is ours: it follows the norm's growth along the layers, and does not feel artifacts while
+    they are fewer than half of the patches (there, some 2 %).
 
     Example:
         >>> import torch

@@ -34,7 +34,7 @@ def attention_entropy(pattern: Float[Tensor, "*batch query key"]) -> Float[Tenso
     Raises:
         ShapeError: `pattern` has fewer than two axes.
 
-    Source: Shannon (1948), section 6.
+    Source: Shannon (1948), "A mathematical theory of communication", section 6.
 
     Example:
         >>> attention_entropy(torch.full((1, 4), 0.25)).exp()
@@ -66,8 +66,8 @@ def attention_distance(
     Raises:
         ShapeError: `pattern` has fewer than two axes.
 
-    Source: Dosovitskiy et al. (2021), "An image is worth 16x16 words", appendix D.7; Raghu et al. (2021),
-    "Do vision transformers see like convolutional neural networks?", section 4.
+    Source: Dosovitskiy et al. (2021), "An image is worth 16x16 words", appendix D.7; Raghu et al. (2021), "Do
+    vision transformers see like convolutional neural networks?", section 4.
 
     Example:
         >>> attention_distance(torch.eye(4), patch_distances((2, 2)))

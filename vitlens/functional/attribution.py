@@ -48,8 +48,9 @@ def gradient_times_activation(
     Returns:
         One value for each vector, in the score's unit, float32.
 
-    Source: Shrikumar et al. (2017), "Learning important features through propagating activation
-    differences", section 2; as attribution patching, Nanda (2023).
+    Source: Shrikumar et al. (2017), "Learning important features through propagating activation differences":
+    gradient × input; as attribution patching, Nanda (2023), "Attribution patching: activation patching at
+    industrial scale".
 
     Example:
         >>> gradient_times_activation(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.5, -3.0]]))

@@ -166,8 +166,9 @@ def linear_cka(
     Raises:
         ShapeError: the numbers of images differ or are below four.
 
-    Source: Kornblith et al. (2019), section 3; the unbiased HSIC of Song et al. (2012), section 2, as Nguyen
-    et al. (2021), section 2, use it.
+    Source: Kornblith et al. (2019), "Similarity of neural network representations revisited", section 3; the
+    unbiased HSIC of Song et al. (2012), "Feature selection via dependence maximization", as Nguyen et al.
+    (2021), "Do wide and deep networks learn the same things?", use it.
 
     Example:
         >>> x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
@@ -192,7 +193,7 @@ def grouped_jackknife_se(
     Returns:
         float64.
 
-    Source: Busing, Meijer & van der Leeden (1999), section 2.3.
+    Source: Busing, Meijer & van der Leeden (1999), "Delete-m jackknife for unequal m".
 
     Example:
         Of a mean, with single rows as groups, this is the usual standard error.

@@ -60,7 +60,7 @@ def entropy_nats(logits: Float[Tensor, "*batch n_classes"]) -> Float[Tensor, "*b
     Returns:
         Values in [0, log(n_classes)], float32; NaN where the logits stand for no distribution.
 
-    Source: Shannon (1948), section 6.
+    Source: Shannon (1948), "A mathematical theory of communication", section 6.
 
     Example:
         >>> entropy_nats(torch.zeros(1, 8)).exp()
@@ -84,7 +84,7 @@ def kl_nats(
     Returns:
         Values of 0 or more up to rounding, float32; 0 where the two distributions are one.
 
-    Source: Kullback and Leibler (1951), "On information and sufficiency", section 2.
+    Source: Kullback and Leibler (1951), "On information and sufficiency".
 
     Example:
         >>> kl_nats(torch.tensor([0.0, -torch.inf]), torch.zeros(2)).exp()

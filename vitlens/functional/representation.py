@@ -109,7 +109,8 @@ def ridge_regression(
         The weights, float64, to be applied to centered features, and the penalty that was taken. Without any
         variance in the features the weights are 0 and the penalty is NaN.
 
-    Source: Golub, Heath & Wahba (1979), section 1.
+    Source: Golub, Heath & Wahba (1979), "Generalized cross-validation as a method for choosing a good ridge
+    parameter".
 
     Example:
         >>> x = torch.tensor([[-1.0, 1.0], [0.0, -2.0], [1.0, 1.0]])

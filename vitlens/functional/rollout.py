@@ -127,7 +127,8 @@ def attention_relevance(
     Returns:
         Values of 0 or more, float32.
 
-    Source: Chefer et al. (2021), "Generic attention-model explainability", section 3.1, equation 5.
+    Source: Chefer et al. (2021), "Generic attention-model explainability for interpreting bi-modal and
+    encoder-decoder transformers": the average over heads by gradients.
 
     Example:
         >>> attention_relevance(torch.full((2, 1, 2), 0.5), torch.tensor([[[1.0, -1.0]], [[3.0, -1.0]]]))
@@ -151,7 +152,8 @@ def gradient_rollout(
     Returns:
         Values of 0 or more (for readers that are), float32.
 
-    Source: Chefer et al. (2021), "Generic attention-model explainability", section 3.1, equation 6.
+    Source: Chefer et al. (2021), "Generic attention-model explainability for interpreting bi-modal and
+    encoder-decoder transformers": the rule for self-attention.
 
     Example:
         >>> gradient_rollout([torch.full((2, 2), 0.5), torch.eye(2)])

@@ -72,7 +72,7 @@ def digits(split: str) -> Digits:
         DatasetError: `split` is neither, or scikit-learn is not installed.
 
     Source: Alpaydin & Kaynak (1998), Optical recognition of handwritten digits, UCI; the test part, as
-        scikit-learn's `load_digits` ships it.
+    scikit-learn's `load_digits` ships it.
 
     Example:
         >>> test = digits("test")

@@ -97,7 +97,7 @@ class FourierNoise(FourierPerturbation):
         ConditionError: the band or the rms is none.
 
     Source: Yin et al. (2019), A Fourier perspective on model robustness in computer vision, which adds noise
-        of limited bands.
+    of limited bands.
 
     Example:
         >>> FourierNoise((0.0, 0.125), 0.1).band_cycles_per_pixel
@@ -219,7 +219,7 @@ class FourierWave(FourierPerturbation):
     Raises:
         ConditionError: the frequency or the norm is none.
 
-    Source: Yin et al. (2019), A Fourier perspective on model robustness in computer vision, section 3.
+    Source: Yin et al. (2019), A Fourier perspective on model robustness in computer vision.
 
     Example:
         >>> grey = torch.full((1, 3, 8, 8), 0.5)

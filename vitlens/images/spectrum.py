@@ -64,7 +64,7 @@ def spectrum(pixels: Tensor, corrupted: Tensor) -> Spectrum:
         PixelError: either is no batch of images in [0, 1].
 
     Source: Yin et al. (2019), A Fourier perspective on model robustness in computer vision, which looks at
-        the energy of C(x) - x by frequency.
+    the energy of C(x) - x by frequency.
 
     Example:
         >>> from vitlens.images import corrupt

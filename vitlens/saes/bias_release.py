@@ -35,7 +35,8 @@ def release_bias(sae: SAE, tokens: Tokens, *, batch_size: int, seed: int, progre
         seed: of their order.
         progress: show a bar if it takes more than a second.
 
-    Source: what least squares without an intercept leaves in the coefficients (Frisch and Waugh, 1933).
+    Source: what least squares without an intercept leaves in the coefficients: Frisch and Waugh (1933),
+    "Partial time regressions as compared with individual trends".
     """
     n_batches = max(1, min(tokens.n_tokens, N_TOKENS) // batch_size)
     rows, total_error = [], torch.zeros(sae.cfg.d_in, dtype=torch.float64, device=sae.device)

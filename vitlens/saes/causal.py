@@ -120,7 +120,7 @@ def steering_hook(
         ArchitectureError: the model has no such tokens.
 
     Source: setting codes, Templeton et al. (2024), "Scaling monosemanticity"; adding directions, Turner et
-        al. (2023), "Activation addition".
+    al. (2023), "Activation addition".
 
     Example:
         >>> import timm, vitlens as vl

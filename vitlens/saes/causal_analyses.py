@@ -178,7 +178,7 @@ class FeatureAttribution(OfSAE):
         SAEError: as in `SAECode`; in a run also where the SAE scales activations at run time.
 
     Source: Nanda (2023), "Attribution patching: activation patching at industrial scale"; of features, Marks
-        et al. (2024), "Sparse feature circuits".
+    et al. (2024), "Sparse feature circuits".
 
     Example:
         >>> import timm, vitlens as vl

@@ -170,7 +170,7 @@ class Crosscoder:
             SAEError: as for `kinds`.
 
         Source: Minder, Dumas et al. (2025), "Overcoming sparsity artifacts in crosscoders to interpret
-            chat-tuning" (arXiv 2504.02922).
+        chat-tuning" (arXiv 2504.02922).
         """
         table = pd.DataFrame(
             {

@@ -86,8 +86,8 @@ def train_crosscoder(
         CheckpointError: a file in `output` is damaged.
 
     Source: Lindsey et al. (2024), "Sparse crosscoders for cross-layer features and model diffing"; with
-        BatchTopK: Minder, Dumas et al. (2025), "Overcoming sparsity artifacts in crosscoders to interpret
-        chat-tuning" (arXiv 2504.02922).
+    BatchTopK: Minder, Dumas et al. (2025), "Overcoming sparsity artifacts in crosscoders to interpret
+    chat-tuning" (arXiv 2504.02922).
 
     Example:
         >>> import torch

@@ -143,7 +143,7 @@ def evaluate(
         ConditionError, DatasetError, LabelError, PixelError: as in `vitlens.run`.
 
     Source: the share of the loss recovered: Bricken et al. (2023), "Towards monosemanticity"; FVU as in
-        `fvu`.
+    `fvu`.
 
     Example:
         >>> import timm, vitlens as vl

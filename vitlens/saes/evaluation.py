@@ -37,7 +37,8 @@ def fvu(x: Float[Tensor, " ..."], x_hat: Float[Tensor, " ..."]) -> float:
     Raises:
         ShapeError: the two differ in shape, or are not [token d_in].
 
-    Source: Gao et al. (2024), "Scaling and evaluating sparse autoencoders", section 2.1 (normalized MSE).
+    Source: Gao et al. (2024), "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093), as their
+    normalized mean squared error.
 
     Example:
         >>> import torch, vitlens as vl
@@ -111,7 +112,7 @@ def decoder_coherence(decoder: Float[Tensor, "d_sae d_in"]) -> tuple[float, floa
         where there are fewer than two rows.
 
     Source: the largest is the mutual coherence of a dictionary: Donoho and Huo (2001), "Uncertainty
-        principles and ideal atomic decomposition".
+    principles and ideal atomic decomposition".
 
     Example:
         >>> import torch, vitlens as vl

@@ -32,7 +32,7 @@ def assignment(
         Which edges are chosen: places in `rows` and `columns`, ascending by row.
 
     Source: Jonker and Volgenant (1987), "A shortest augmenting path algorithm for dense and sparse linear
-        assignment problems", as scipy has it.
+    assignment problems", as scipy has it.
 
     Example:
         >>> rows, columns = np.array([0, 0, 1]), np.array([0, 1, 0])

@@ -64,7 +64,8 @@ class Resamples:
             Value, lower and upper bound, in float64. The bounds are NaN below two images, and where the value
             is.
 
-        Source: Efron (1979); Hesterberg (2015), "What teachers should know about the bootstrap".
+        Source: Efron (1979), "Bootstrap methods: another look at the jackknife"; Hesterberg (2015), "What
+        teachers should know about the bootstrap".
         """
         n_images = len(parts)
         with np.errstate(all="ignore"):  # a ratio without a denominator is NaN

@@ -52,8 +52,8 @@ def latent_scaling(sae: SAE, tokens: Tokens, batch_size: int, progress: bool) ->
         progress: show a bar if it takes more than a second.
 
     Source: Minder, Dumas et al. (2025), "Overcoming sparsity artifacts in crosscoders to interpret
-        chat-tuning" (arXiv 2504.02922): latent scaling. The bias is left out of the reconstruction here,
-        since codes are never negative and any would correlate with a constant.
+    chat-tuning" (arXiv 2504.02922): latent scaling. The bias is left out of the reconstruction here, since
+    codes are never negative and any would correlate with a constant.
     """
     decoder = halves(sae.W_dec)
     own = decoder.norm(dim=-1).argmax(dim=0)

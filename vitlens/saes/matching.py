@@ -86,8 +86,8 @@ def match(
             not, the activations do not fit them or each other, or a setting is unknown.
 
     Source: for the mean over nearest neighbors, Sharkey, Braun and Millidge (2022), "Taking features out of
-        superposition with sparse autoencoders"; for the assignment between seeds, Paulo and Belrose (2025),
-        "Sparse autoencoders trained on the same data learn different features" (arXiv 2501.16615).
+    superposition with sparse autoencoders"; for the assignment between seeds, Paulo and Belrose (2025),
+    "Sparse autoencoders trained on the same data learn different features" (arXiv 2501.16615).
 
     Example:
         >>> import torch, vitlens as vl

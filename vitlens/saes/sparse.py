@@ -33,7 +33,7 @@ class SparseBatchTopKTrainingSAE(BatchTopKTrainingSAE):  # type: ignore[misc]  #
     normalized one by one, and while a hook is attached to one of its hook points.
 
     Source: Bussmann et al. (2024), "BatchTopK sparse autoencoders" (arXiv 2412.06410); the auxiliary loss
-        from Gao et al. (2024), "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093), appendix A.2.
+    from Gao et al. (2024), "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093).
 
     Example:
         >>> from vitlens.saes._sae_lens import BatchTopKTrainingSAEConfig, TrainStepInput

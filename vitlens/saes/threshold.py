@@ -42,7 +42,7 @@ def set_threshold(
             its `d_sae`.
 
     Source: Bussmann et al. (2024), "BatchTopK sparse autoencoders" (arXiv 2412.06410), whose mean of batch
-        minima this replaces.
+    minima this replaces.
 
     Example:
         >>> import torch, vitlens as vl

@@ -245,7 +245,7 @@ def class_table(
 def wilson_low(successes: Int[np.ndarray, "*n"], trials: Int[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """The lower end of a share's 95 % interval: how large it is at least, few trials or many.
 
-    Source: Wilson (1927).
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
 
     Example:
         >>> wilson_low(np.array([1, 10]), np.array([1, 10])).round(3).tolist()

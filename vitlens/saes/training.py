@@ -131,10 +131,10 @@ def train(
         CheckpointError: a file in `output` is damaged.
 
     Source: Bussmann et al. (2024), "BatchTopK sparse autoencoders" (arXiv 2412.06410); Bricken et al. (2023),
-        "Towards monosemanticity"; Rajamanoharan et al. (2024), "Jumping ahead" (arXiv 2407.14435); Bussmann
-        et al. (2025), "Learning multi-level features with matryoshka sparse autoencoders" (arXiv 2503.17547);
-        the auxiliary loss and the scaling of the learning rate from Gao et al. (2024), "Scaling and
-        evaluating sparse autoencoders" (arXiv 2406.04093).
+    "Towards monosemanticity"; Rajamanoharan et al. (2024), "Jumping ahead" (arXiv 2407.14435); Bussmann et
+    al. (2025), "Learning multi-level features with matryoshka sparse autoencoders" (arXiv 2503.17547); the
+    auxiliary loss and the scaling of the learning rate from Gao et al. (2024), "Scaling and evaluating sparse
+    autoencoders" (arXiv 2406.04093).
 
     Example:
         >>> import torch, vitlens as vl

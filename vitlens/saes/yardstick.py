@@ -98,8 +98,8 @@ def seed_interval(
         two of the unrelated model, and where the denominator might be 0 at this level.
 
     Source: Fieller (1954), "Some problems in interval estimation"; Satterthwaite (1946), "An approximate
-        distribution of estimates of variance components"; Efron and Stein (1981), "The jackknife estimate of
-        variance".
+    distribution of estimates of variance components"; Efron and Stein (1981), "The jackknife estimate of
+    variance".
 
     Example:
         >>> rng = np.random.default_rng(0)

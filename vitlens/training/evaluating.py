@@ -68,7 +68,8 @@ def evaluate(
         ConditionError, DatasetError, LabelError, PixelError: what is asked for or given cannot be used.
         SpaceError: the disk is full.
 
-    Source: Wilson (1927) for the interval of a proportion.
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference", for the
+    interval of a proportion.
 
     Example:
         >>> import timm, vitlens as vl

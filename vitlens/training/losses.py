@@ -186,8 +186,8 @@ class Trades(_Attacking):
         TrainingError: beta is negative or not finite.
         ConditionError: another value makes no sense.
 
-    Source: Zhang et al. (2019), Theoretically principled trade-off between robustness and accuracy,
-        algorithm 1.
+    Source: Zhang et al. (2019), Theoretically principled trade-off between robustness and accuracy, algorithm
+    1.
 
     Example:
         >>> even, sure = torch.zeros(1, 2), torch.tensor([[0.0, -1e4]])
@@ -240,7 +240,7 @@ class Consistency(Objective):
         TrainingError: the weight is negative or not finite.
 
     Source: Hendrycks et al. (2020), AugMix: a simple data processing method to improve robustness and
-        uncertainty, section 3.
+    uncertainty, section 3.
 
     Example:
         >>> same = [torch.zeros(1, 4)] * 3

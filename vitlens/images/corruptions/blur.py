@@ -53,7 +53,7 @@ def defocus_blur(
     Returns:
         Blurred images.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> point = torch.zeros(1, 3, 33, 33)

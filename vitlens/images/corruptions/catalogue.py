@@ -18,7 +18,7 @@ from .spec import Corruption
 from .tone import brightness, contrast, saturate
 from .zoom import zoom_blur
 
-_SOURCE = "Hendrycks & Dietterich (2019), Benchmarking neural network robustness, section 3"
+_SOURCE = "Hendrycks & Dietterich (2019), Benchmarking neural network robustness: ImageNet-C"
 _SOURCE_EXTRA = "Hendrycks & Dietterich (2019), the extra corruptions, meant for validation"
 
 IMAGENET_C = (

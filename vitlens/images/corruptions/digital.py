@@ -27,7 +27,7 @@ def pixelate(
     Returns:
         Images of visible squares, on 256 levels.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> row = torch.tensor([0.0, 0.2, 0.4, 1.0])

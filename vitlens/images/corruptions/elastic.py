@@ -40,8 +40,8 @@ def elastic(
     Returns:
         Distorted images.
 
-    Source: Hendrycks & Dietterich (2019), section 3, after Simard, Steinkraus & Platt (2003), Best practices
-        for convolutional neural networks.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C, after Simard, Steinkraus & Platt
+    (2003), Best practices for convolutional neural networks.
 
     Example:
         >>> slope = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)

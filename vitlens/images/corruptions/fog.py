@@ -29,7 +29,7 @@ def fog(
     Returns:
         Foggy images: (x + amount · haze) · M / (M + amount), M being the image's own maximum.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> grey = torch.full((1, 3, 64, 64), 0.5)

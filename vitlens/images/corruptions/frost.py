@@ -37,7 +37,7 @@ def frost(folder: str | os.PathLike[str]) -> Corruption:
     Raises:
         DatasetError: the folder is missing or has no images, or one cannot be read.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> import tempfile
@@ -114,7 +114,7 @@ def frosted(
     Returns:
         Frosted images, not yet clipped.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> white = torch.full((3, 80, 100), 255, dtype=torch.uint8)

@@ -34,8 +34,8 @@ def glass_blur(
     Returns:
         Blurred images; the definition cuts to 8 bits between the first blur and the scans, which is left out.
 
-    Source: Hendrycks & Dietterich (2019), section 3. Its program means to swap two pixels; what it computes,
-    and what is done here, is a copy.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C. Its program means to swap two
+    pixels; what it computes, and what is done here, is a copy.
 
     Example:
         >>> stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 3, 32, 32)

@@ -38,7 +38,7 @@ def jpeg(
     Raises:
         ConditionError: `quality` is none.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> grey = torch.full((1, 3, 16, 16), 0.5)

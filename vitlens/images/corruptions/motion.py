@@ -31,7 +31,7 @@ def motion_blur(
     Returns:
         Blurred images; the definition rounds them to 8 bits, which is left out.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)

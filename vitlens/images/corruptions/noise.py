@@ -26,7 +26,7 @@ def gaussian_noise(
     Returns:
         Noisy images, not yet clipped.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> grey = torch.full((1, 3, 64, 64), 0.5)
@@ -77,7 +77,7 @@ def shot_noise(
     Returns:
         Counts divided by `photons`, not yet clipped.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> grey = torch.full((1, 3, 64, 64), 0.5)
@@ -105,7 +105,7 @@ def impulse_noise(
     Returns:
         Noisy images.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> grey = torch.full((1, 3, 64, 64), 0.5)

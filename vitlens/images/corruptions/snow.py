@@ -46,7 +46,7 @@ def snow(
         Images in snow, not yet clipped; the definition rounds the streaks to 8 bits before and after they
         are blurred, which is left out. Of the noise only the center that the zoom shows is drawn.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> night = torch.zeros(1, 3, 32, 32)

@@ -22,7 +22,7 @@ def contrast(
     Returns:
         Images of less contrast.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> contrast(torch.tensor([0.0, 1.0]).expand(1, 3, 2, 2), factor=0.2)[0, 0, 0]
@@ -47,7 +47,7 @@ def brightness(
     Returns:
         Brighter images.
 
-    Source: Hendrycks & Dietterich (2019), section 3.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C.
 
     Example:
         >>> brown = torch.tensor([0.4, 0.2, 0.0]).view(1, 3, 1, 1)

@@ -30,7 +30,7 @@ def zoom_blur(
     Returns:
         Blurred images.
 
-    Source: Hendrycks & Dietterich (2019), section 3; scipy's `zoom` of order 1.
+    Source: Hendrycks & Dietterich (2019), the corruptions of ImageNet-C; scipy's `zoom` of order 1.
 
     Example:
         >>> pixels = torch.rand(1, 3, 32, 32)

@@ -27,7 +27,7 @@ def wilson(
     Returns:
         Lower and upper ends, within [0, 1].
 
-    Source: Wilson (1927).
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
 
     Example:
         >>> low, high = wilson(np.array([0.0]), np.array([10.0]))
