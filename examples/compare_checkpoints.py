@@ -11,6 +11,15 @@ With arguments it takes anybody's:
         --conditions clean gaussian_blur@3 contrast@2
 """
 
+# %% [markdown]
+# # Comparing checkpoints
+#
+# The whole job: two checkpoints or more, the same images under the same conditions, sparse autoencoders of
+# each, and one report of what differs. Without arguments it first trains a small ViT on scanned digits and
+# two copies on corrupted ones, which takes minutes; `--quick` rehearses it in seconds, with models that are
+# poor.
+
+# %%
 from __future__ import annotations
 
 import argparse
@@ -20,14 +29,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
+from common import arguments, checkpoints, reinitialized
 from torch.utils.data import Subset
 
 import vitlens as vl
 
 KINDS = ("vanilla", "batch_topk")
 
+# %% [markdown]
+# ## From checkpoints to a report
+#
+# `vl.compare` measures all checkpoints on the same pixels. SAEs of the base with another seed, and of a
+# model with random weights, say what a similarity of features is worth.
 
+
+# %%
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, compare, and say where the report is."""
     options = parse(arguments)
@@ -43,10 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.quick:
             train, dataset = Subset(train, range(64)), Subset(dataset, range(40))
     else:
-        models = {"base": load(options.base, options)}
-        for index, given in enumerate(options.tuned):
-            name, _, path = given.rpartition("=")
-            models[name or ("tuned" if index == 0 else f"tuned_{index + 1}")] = load(path, options)
+        models = checkpoints(options)
         unrelated = reinitialized(models["base"])
         dataset = vl.images.folder(options.data, models["base"])
         class_names = dataset.class_names
@@ -76,64 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\nsummary of every layer and head: {output / 'summary.csv'}\nreport: {report}")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; what does not go together is refused before anything is loaded."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--architecture", help="timm's name, for files that are bare state dicts")
-    parser.add_argument("--base", help="the reference: a file that vitlens.save wrote, or a state dict")
-    parser.add_argument(
-        "--tuned",
-        action="append",
-        default=[],
-        metavar="[NAME=]FILE",
-        help="a checkpoint to compare; repeatable",
-    )
-    parser.add_argument("--data", help="images: a folder with a folder for each class")
-    parser.add_argument("--conditions", nargs="+", help="such as clean gaussian_blur@3 contrast@2")
-    parser.add_argument("--output", default="demo", help="folder for the report and all else (default: demo)")
-    parser.add_argument("--n-images", type=int, help="use so many images, spread over the folder")
-    parser.add_argument("--no-saes", action="store_true", help="leave sparse autoencoders out")
-    parser.add_argument("--sae-hook", help="where they are trained (default: the block at two thirds)")
-    parser.add_argument(
-        "--sae-images", type=int, default=300, help="images they are trained on (default: 300)"
-    )
-    parser.add_argument("--sae-tokens", type=int, default=400_000, help="tokens a training (default: 400000)")
-    parser.add_argument("--sae-expansion", type=int, default=4, help="latents per input axis (default: 4)")
-    parser.add_argument("--k-per-token", type=int, default=8, help="active latents of BatchTopK (default: 8)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-workers", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--quick", action="store_true", help="a rehearsal: few steps, few images, poor models"
-    )
-    options = parser.parse_args(arguments)
-    if options.base and not (options.tuned and options.data):
-        parser.error("--base wants --tuned and --data besides")
-    if not options.base and (options.tuned or options.data or options.architecture):
-        parser.error("--architecture, --tuned and --data want --base besides")
-    return options
+# %% [markdown]
+# ## Sparse autoencoders of every checkpoint
+#
+# Of both kinds. What was trained before is read back.
 
 
-def load(path: str, options: argparse.Namespace) -> vl.HookedViT:
-    """A checkpoint; a file that describes itself needs no --architecture."""
-    try:
-        return vl.load(path)
-    except vl.errors.ArchitectureError:
-        if options.architecture is None:
-            raise
-        return vl.load(path, options.architecture)
-
-
-def reinitialized(model: vl.HookedViT) -> vl.HookedViT:
-    """The same architecture with random weights: whatever it shares with the others, chance can do."""
-    description = vl.models.describe(model.model)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return vl.HookedViT(vl.models.build(description).eval(), data_config=model.data_config)
-
-
+# %%
 def dictionaries(
     models: Mapping[str, vl.HookedViT], dataset: Iterable[Any], folder: Path, options: argparse.Namespace
 ) -> dict[str, list[Any]]:
@@ -176,6 +138,14 @@ def dictionaries(
     return saes
 
 
+# %% [markdown]
+# ## What is said on the terminal
+#
+# Everything is in the summary, a row for each metric, condition, layer and head; here are three of its
+# metrics.
+
+
+# %%
 def show(summary: pd.DataFrame) -> None:
     """The primary metrics as tables; everything else is in the file and the report."""
     for metric in ("top1_accuracy", "correct_probability", "first_correct_layer"):
@@ -195,8 +165,54 @@ def show(summary: pd.DataFrame) -> None:
         print(table.rename_axis(columns=None).to_string())
 
 
+# %% [markdown]
+# ## The command line
+
+
+# %%
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; what does not go together is refused before anything is loaded."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--architecture", help="timm's name, for files that are bare state dicts")
+    parser.add_argument("--base", help="the reference: a file that vitlens.save wrote, or a state dict")
+    parser.add_argument(
+        "--tuned",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a checkpoint to compare; repeatable",
+    )
+    parser.add_argument("--data", help="images: a folder with a folder for each class")
+    parser.add_argument("--conditions", nargs="+", help="such as clean gaussian_blur@3 contrast@2")
+    parser.add_argument("--output", default="demo", help="folder for the report and all else (default: demo)")
+    parser.add_argument("--n-images", type=int, help="use so many images, spread over the folder")
+    parser.add_argument("--no-saes", action="store_true", help="leave sparse autoencoders out")
+    parser.add_argument("--sae-hook", help="where they are trained (default: the block at two thirds)")
+    parser.add_argument(
+        "--sae-images", type=int, default=300, help="images they are trained on (default: 300)"
+    )
+    parser.add_argument("--sae-tokens", type=int, default=400_000, help="tokens a training (default: 400000)")
+    parser.add_argument("--sae-expansion", type=int, default=4, help="latents per input axis (default: 4)")
+    parser.add_argument("--k-per-token", type=int, default=8, help="active latents of BatchTopK (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--quick", action="store_true", help="a rehearsal: few steps, few images, poor models"
+    )
+    options = parser.parse_args(arguments)
+    if options.base and not (options.tuned and options.data):
+        parser.error("--base wants --tuned and --data besides")
+    if not options.base and (options.tuned or options.data or options.architecture):
+        parser.error("--architecture, --tuned and --data want --base besides")
+    return options
+
+
+# %%
 if __name__ == "__main__":
     try:
-        main()
+        main(arguments())
     except vl.errors.VitlensError as error:
         sys.exit(f"{type(error).__name__}: {error}")
