@@ -1,6 +1,5 @@
-"""The package as a stranger meets it: import, README, examples."""
+"""The package as a stranger meets it: import, README, the code in the docs."""
 
-import os
 import re
 import socket
 import subprocess
@@ -81,86 +80,3 @@ def test_the_code_on_a_page_runs(page):
     names = {"__name__": "page"}
     for block in blocks:  # one after the other, as a reader would type them
         exec(compile(block, page, "exec"), names)
-
-
-def example(name, *arguments, cwd):
-    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # tiny models: threads cost more than they give
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, env=one_thread)
-
-
-def test_the_demo_runs_and_runs_again_from_what_is_there(tmp_path):
-    first = example("compare_checkpoints.py", "--quick", "--output", "demo", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "top1_accuracy" in first.stdout
-    assert f"report: {Path('demo') / 'report.html'}" in first.stdout
-    models = sorted((tmp_path / "demo").glob("*/model.safetensors"))
-    assert [path.parent.name for path in models] == ["base", "blur", "noise"]
-    written = {path: path.stat().st_mtime_ns for path in models}
-    second = example("compare_checkpoints.py", "--quick", "--output", "demo", cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert "SAE, seed" not in second.stdout
-    assert {path: path.stat().st_mtime_ns for path in models} == written
-    assert second.stdout.splitlines()[-10:] == first.stdout.splitlines()[-10:]  # the same figures
-
-
-def test_the_examples_take_anybodys_checkpoints(workplace):
-    tuned = example(
-        "finetune_on_corruptions.py", "--architecture", "deit_tiny_patch16_224", "--weights", "base.pth",
-        "--data", "photographs", "--conditions", "gaussian_blur@1-3", "--steps", 1, "--batch-size", 2,
-        "--output", "mine", cwd=workplace,
-    )  # fmt: skip
-    assert tuned.returncode == 0, tuned.stderr
-    compared = example(
-        "compare_checkpoints.py", "--architecture", "deit_tiny_patch16_224", "--base", "base.pth",
-        "--tuned", "mine=mine/model.safetensors", "--tuned", "tuned/model.safetensors",
-        "--data", "photographs", "--conditions", "clean", "contrast@2", "--no-saes",
-        "--output", "out", cwd=workplace,
-    )  # fmt: skip
-    assert compared.returncode == 0, compared.stderr
-    assert "mine" in compared.stdout
-    assert "tuned" in compared.stdout
-    assert (workplace / "out" / "report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ("--base base.pth --tuned base.pth --data photographs", "ArchitectureError", "base.pth is a bare"),
-        ("--base base.pth", "SystemExit", "2"),
-        ("--tuned base.pth", "SystemExit", "2"),
-        ("--base tuned/model.safetensors --tuned tuned/model.safetensors --data no", "DatasetError", "no"),
-        (
-            "--base tuned/model.safetensors --tuned tuned/model.safetensors --data photographs "
-            "--conditions gausian_blur@3 --no-saes",
-            "ConditionError",
-            "gaussian_blur",
-        ),
-    ],
-)
-def test_mistakes_on_the_command_line_are_found_before_the_long_work(
-    workplace, monkeypatch, arguments, error, message
-):
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    import compare_checkpoints
-
-    expected = SystemExit if error == "SystemExit" else getattr(vl.errors, error)
-    with pytest.raises(expected, match=message):
-        compare_checkpoints.main(arguments.split())
-    assert not (workplace / "demo").exists()
-
-
-def test_a_mistake_on_the_command_line_ends_with_a_sentence(workplace):
-    result = example(
-        "compare_checkpoints.py",
-        "--base",
-        "no.pth",
-        "--tuned",
-        "base.pth",
-        "--data",
-        "photographs",
-        cwd=workplace,
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith("CheckpointError: There is no file no.pth.")
-    assert "Traceback" not in result.stderr
