@@ -1,4 +1,4 @@
-"""The study's table: conditions split by what training has seen; values and paired differences."""
+"""The study's table: conditions by what training has seen; values, and differences from two references."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from scipy.stats import binomtest
 
 import vitlens as vl
 from vitlens.comparison import statistics, summarize
+from vitlens.comparison.metrics import Metric, per_image_metrics
+from vitlens.comparison.pools import pooled
 
 TRAINED_ON = {
     "base": (),
@@ -19,6 +21,7 @@ TRAINED_ON = {
     "adds": ("adds",),
     "both": ("removes", "adds"),
 }
+REFERENCES = ("control", "base")
 
 
 def split(conditions: Sequence[str], recipes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -64,84 +67,129 @@ def family_of(condition: vl.images.Condition) -> str:
     return condition.name
 
 
+def scalars(data: xr.Dataset) -> xr.Dataset:
+    """What the study measures of each image, one number each: of the comparison's variables those it needs.
+
+    Attention entropy is averaged over layers and heads; queries are the class token, or else the patches.
+    """
+    entropy = data["attention_entropy_nats"]
+    kinds = [str(kind) for kind in entropy["query_kind"].values]
+    chosen = entropy.sel(query_kind="cls" if "cls" in kinds else "patch", drop=True)
+    mean = chosen.mean(["layer", "head"]).assign_attrs(units="nats", long_name="Mean attention entropy.")
+    kept = data[["rank", "correct_probability", "first_correct_layer", "lens_rank"]]
+    return kept.assign(mean_attention_entropy_nats=mean)
+
+
 def table(
-    data: xr.Dataset, groups: Mapping[str, Sequence[str]], *, margin: float | None = None, seed: int = 0
+    data: xr.Dataset,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    n_classes: int | None = None,
+    margins: Mapping[str, float] | None = None,
+    primary: Sequence[str] = ("top1_accuracy", "correct_probability"),
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy and probability of the correct class by group of conditions, each against the control.
+    """Every metric by group of conditions, each checkpoint against the control and against the base.
 
     An image's value is its mean over the group's conditions: the image is what was sampled, and one image
     under many corruptions is one draw.
 
     Args:
-        data: of a comparison, with `Prediction`'s variables.
+        data: per-image variables, from `scalars`.
         groups: from `split`.
-        margin: the largest difference that counts as none; without it nothing is called equivalent.
+        n_classes: classes that the model tells apart; top-k accuracy needs more than k.
+        margins: metric -> the largest difference that counts as none; without one nothing is equivalent.
+        primary: the metrics that are tested; against each reference they are one family.
         seed: of the resampling.
 
     Returns:
-        A row for each metric, group and checkpoint: the value with its 95 % interval over images (Wilson's
-        for accuracy under one condition, else the bootstrap's), the paired difference from the control with
-        its own, a p-value adjusted over the whole table, and a verdict.
+        A row for each metric, group and checkpoint: what the checkpoint was trained on of the group (`seen`),
+        the value with its 95 % interval over images (Wilson's for shares under one condition, else the
+        bootstrap's), and for each reference the paired difference with its own, a p-value adjusted over the
+        table, and a verdict.
     """
-    differences = against_control(data, groups, margin=margin, seed=seed)
+    against = {
+        reference: differences(
+            data, groups, reference, n_classes=n_classes, margins=margins, primary=primary, seed=seed
+        )
+        for reference in REFERENCES
+    }
     counts = statistics.resample_counts(data.sizes["image"], seed=seed)
     rows = []
-    measured = {"accuracy": data["rank"] == 0, "correct_probability": data["correct_probability"]}
-    for metric, measurements in measured.items():
+    for metric in per_image_metrics(data, n_classes=n_classes):
         for group, members in groups.items():
-            means = measurements.sel(condition=list(members)).mean("condition")
-            is_proportion = metric == "accuracy" and len(members) == 1
+            under = pooled(metric, group, members)
             for checkpoint in TRAINED_ON:
-                values = means.sel(checkpoint=checkpoint).values
-                low, high = interval(values, counts, is_proportion=is_proportion)
+                values = under.values.sel(checkpoint=checkpoint, condition=group).values
+                if not np.isfinite(values).any():
+                    continue
+                low, high = interval(values, counts, under)
                 row = {
-                    "metric": metric,
+                    "metric": metric.name,
                     "condition": group,
                     "n_conditions": len(members),
                     "checkpoint": checkpoint,
                     "seen": seen(checkpoint, group),
-                    "value": values.mean(),
+                    "value": np.nanmean(values),
                     "ci_low": low,
                     "ci_high": high,
                 }
-                if checkpoint != "control":
-                    row |= differences.loc[(metric, group, checkpoint)].to_dict()
-                rows.append(row | {"n_images": len(values)})
-    return pd.DataFrame(rows)
+                for rows_of in against.values():
+                    if (key := (metric.name, group, checkpoint)) in rows_of.index:
+                        row |= rows_of.loc[key].to_dict()
+                rows.append(row | {"n_images": int(np.isfinite(values).sum())})
+    found = pd.DataFrame(rows)
+    return found[[*found.columns.drop("n_images"), "n_images"]].assign(
+        margin=found["metric"].map(dict(margins or {}))
+    )
 
 
-def against_control(
-    data: xr.Dataset, groups: Mapping[str, Sequence[str]], *, margin: float | None, seed: int
+def differences(
+    data: xr.Dataset,
+    groups: Mapping[str, Sequence[str]],
+    reference: str,
+    *,
+    n_classes: int | None,
+    margins: Mapping[str, float] | None,
+    primary: Sequence[str],
+    seed: int,
 ) -> pd.DataFrame:
-    """The paired differences, by metric, group and checkpoint, all of one primary family."""
-    primary = ["top1_accuracy", "correct_probability"]
+    """The paired differences from a reference, by metric, group and checkpoint."""
+    # The base is no fine-tune: its difference from the control is the control's from the base.
+    compared = [name for name in TRAINED_ON if name != "base" or name == reference]
+    there = {metric.name for metric in per_image_metrics(data, n_classes=n_classes)}
     summary = summarize(
-        data[["rank", "correct_probability"]],
-        reference="control",
-        n_classes=2,  # top-1 is all that the table has of the ranks
-        primary=primary,
-        margins=None if margin is None else dict.fromkeys(primary, margin),
+        data.sel(checkpoint=compared),
+        reference=reference,
+        n_classes=n_classes,
+        primary=[name for name in primary if name in there],
+        margins={name: margin for name, margin in (margins or {}).items() if name in there},
         pools=groups,
         pools_only=True,
         seed=seed,
     )
     named = {
-        "difference": "difference_from_control",
-        "ci_low": "difference_ci_low",
-        "ci_high": "difference_ci_high",
+        "difference": f"difference_from_{reference}",
+        "ci_low": f"from_{reference}_low",
+        "ci_high": f"from_{reference}_high",
+        "p_adjusted": f"from_{reference}_p",
+        "verdict": f"from_{reference}_verdict",
     }
-    summary = summary.replace({"metric": {"top1_accuracy": "accuracy"}}).rename(columns=named)
-    indexed = summary.set_index(["metric", "condition", "checkpoint"])
-    return indexed[[*named.values(), "effect_size", "p_adjusted", "margin", "verdict"]]
+    indexed = summary.rename(columns=named).set_index(["metric", "condition", "checkpoint"])
+    return indexed[[*named.values()]]
 
 
-def interval(values: np.ndarray, counts: np.ndarray, *, is_proportion: bool) -> tuple[float, float]:
-    """The 95 % interval over images of a mean that lies in [0, 1]."""
-    if is_proportion:
-        found = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
+def interval(values: np.ndarray, counts: np.ndarray, metric: Metric) -> tuple[float, float]:
+    """The 95 % interval over images of a metric's mean."""
+    if metric.is_proportion:
+        known = values[np.isfinite(values)]
+        found = binomtest(int(known.sum()), len(known)).proportion_ci(method="wilson")
         return found.low, found.high
-    low, high = statistics.mean_interval(values[:, None], counts, reach=1.0)
-    return float(low[0].clip(0, 1)), float(high[0].clip(0, 1))
+    low, high = statistics.mean_interval(values[:, None], counts, reach=metric.reach)
+    ends = np.array([low[0], high[0]])
+    if metric.unit in ("share", "probability"):
+        ends = ends.clip(0, 1)
+    return float(ends[0]), float(ends[1])
 
 
 def seen(checkpoint: str, group: str) -> str:
@@ -153,19 +201,20 @@ def seen(checkpoint: str, group: str) -> str:
 
 
 def show(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> None:
-    """The table, values first, then the differences."""
+    """Accuracy and probability on the terminal: values, then differences from the control."""
     print()
     for group, members in groups.items():
         print(f"{group}: {', '.join(members)}")
-    for metric, part in rows.groupby("metric"):
+    for metric in ("top1_accuracy", "correct_probability"):
+        part = rows[rows["metric"] == metric]
         values = [f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in part.itertuples()]
         print(f"\n{metric} of {part['n_images'].iloc[0]} held-out images, 95 % interval")
         print(wide(part, values))
-        compared = part[part["checkpoint"] != "control"]
-        mark = compared["verdict"].map({"changed": "*", "equivalent": "="}).fillna(" ")
+        compared = part[~part["checkpoint"].isin(REFERENCES)]
+        mark = compared["from_control_verdict"].map({"changed": "*", "equivalent": "="}).fillna(" ")
         cells = [
             f"{'seen ' if row.seen == 'seen' else ''}{row.difference_from_control:+.3f} "
-            f"[{row.difference_ci_low:+.3f}, {row.difference_ci_high:+.3f}] {sign}"
+            f"[{row.from_control_low:+.3f}, {row.from_control_high:+.3f}] {sign}"
             for row, sign in zip(compared.itertuples(), mark, strict=True)
         ]
         print(f"\n{metric}, difference from the control; * changed, = equivalent")
