@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from compare_checkpoints import reinitialized
 from study_claims import MARGINS
-from study_page import Stopwatch, write_page
+from study_output import Stopwatch, write_page
 from study_parts import sweep
 from study_saes import UNRELATED, codes, dictionaries, quality, similarity
 from study_table import TRAINED_ON, scalars, show, split, table
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with watch("transplants"):
         parts = sweep(models, some, groups, output / "transplants", num_workers=options.num_workers, **how)
 
-    with watch("tables, figures and report"):
+    with watch("tables and report"):
         # A clean image's codes are its own, nothing to compare; of the images, only some were coded.
         of_codes = of_codes.where(of_codes["condition"] != "clean").reindex(
             image=comparison.data["image"], checkpoint=comparison.data["checkpoint"]
@@ -130,19 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "verdicts": judged,
         "conditions": summary[summary["layer"].isna()].drop(columns=["layer", "head"]),
     }  # fmt: skip
-    page = write_page(
-        Path(options.page or output),
-        comparison,
-        tables,
-        groups,
-        settings={
-            **described_run(options, arguments, base, train, held_out),
-            "hook": hook_name,
-            "sae": settings,
-            "recipes": {name: described(recipe) for name, recipe in configs.items()},
-        },
-        times=watch.seconds,
-    )
+    run = {
+        **described_run(options, arguments, base, train, held_out),
+        "hook": hook_name,
+        "sae": settings,
+        "recipes": {name: described(recipe) for name, recipe in configs.items()},
+        "groups": groups,
+        "times_seconds": watch.seconds,
+    }
+    page = write_page(Path(options.page or output), comparison, tables, run)
     show(rows, groups)
     print(f"\n{judged.to_string(index=False)}\n\npage and tables: {page}\nreport: {report}")
 

@@ -77,7 +77,7 @@ CLAIMS = (
     Claim(
         "accuracy_other_half",
         "Accuracy on the other half of the spectrum",
-        "What is learnt where high frequencies are removed helps where they are added, and the other way "
+        "What is learned where high frequencies are removed helps where they are added, and the other way "
         "round.",
         "higher",
         _rows("top1_accuracy", [("removes", "adds"), ("adds", "removes")]),

@@ -1,23 +1,26 @@
-"""The study's page: a template filled with what was measured, and the tables and figures beside it."""
+"""The study's page: a template filled with the rows that stand beside it.
+
+    python examples/study_page.py docs
+
+writes `docs/study.md` anew from `docs/study/`, without a model or an image: for another wording.
+"""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import pandas as pd
 from study_claims import CLAIMS, HALF, MARGINS, Claim
-from study_figures import draw, layer_means
 
-import vitlens as vl
 from vitlens.comparison.features import SIMILAR
 from vitlens.files import whole
 
+PAGE, BESIDE = "study.md", "study"
 TEMPLATE = Path(__file__).with_name("study_page.md")
 FURTHER = {
     "first_correct_layer": ("lens", "How often the logit lens is right, by place on the residual stream"),
@@ -26,86 +29,19 @@ FURTHER = {
 """Figures beside a claim's own."""
 
 
-class Stopwatch:
-    """How long each step took, over all calls that it needed; what is only read back does not count."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.steps: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        """Time a step, and say that it begins."""
-        print(f"\n== {step}")
-        so_far = self.steps.get(step, {"seconds": 0.0, "is_done": False})
-        start, is_done = time.monotonic(), so_far["is_done"]
-        try:
-            yield
-            is_done = True
-        finally:
-            if not so_far["is_done"]:
-                seconds = so_far["seconds"] + time.monotonic() - start
-                self.steps[step] = {"seconds": seconds, "is_done": is_done}
-                with whole(self.path) as part:
-                    part.write_text(json.dumps(self.steps, indent=1))
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Step -> seconds."""
-        return {step: spent["seconds"] for step, spent in self.steps.items()}
-
-
-def write_page(
-    folder: Path,
-    comparison: vl.Comparison,
-    tables: Mapping[str, pd.DataFrame],
-    groups: Mapping[str, Sequence[str]],
-    *,
-    settings: Mapping[str, Any],
-    times: Mapping[str, float],
-) -> Path:
-    """Write `study.md` into a folder, and what it shows into `study/` in it.
+def rendered(folder: Path) -> str:
+    """The page, from the tables beside it.
 
     Args:
-        folder: where to, such as `docs`.
-        comparison: of the five models, for means along the layers and for figures.
-        tables: `groups`, `conditions`, `similarity`, `saes`, `parts`, `claims` and `verdicts`.
-        groups: of conditions.
-        settings: of the run, as `reproduce_study.described_run` has them, and `recipes`, `hook`, `sae`.
-        times: step -> seconds.
-
-    Returns:
-        The page.
+        folder: has `study/` with its tables, `run.json`, and the figures that there are.
     """
-    beside = folder / "study"
-    beside.mkdir(parents=True, exist_ok=True)
-    layers = layer_means(comparison.data, groups)
-    for name, table in {**tables, "layers": layers}.items():
-        with whole(beside / f"{name}.csv") as part:
-            table.to_csv(part, index=False, float_format="%.6g")
-    with whole(beside / "run.json") as part:
-        part.write_text(json.dumps({**settings, "times_seconds": dict(times)}, indent=1) + "\n")
-    drawn: set[str] = set()
-    try:
-        figures = draw(tables, layers)
-        comparison.export(beside, ("svg",), figures=figures)
-        drawn = {*figures}
-    except vl.errors.ComparisonError as error:  # kaleido or a browser is missing
-        print(f"No figures beside the page: {error}")
-    with whole(folder / "study.md") as part:
-        part.write_text(filled(tables, groups, settings, times, drawn))
-    return folder / "study.md"
-
-
-def filled(
-    tables: Mapping[str, pd.DataFrame],
-    groups: Mapping[str, Sequence[str]],
-    settings: Mapping[str, Any],
-    times: Mapping[str, float],
-    drawn: set[str],
-) -> str:
-    """The template with every number in its place."""
-    rows, judged = tables["claims"], tables["verdicts"].set_index("claim")
+    beside = folder / BESIDE
+    tables = {
+        name: pd.read_csv(beside / f"{name}.csv") for name in ("claims", "verdicts", "similarity", "saes")
+    }
+    run = json.loads((beside / "run.json").read_text())
+    drawn = {path.stem for path in beside.glob("*.svg")}
+    rows, judged = tables["claims"], tables["verdicts"].fillna("").set_index("claim")
     sections = [
         section(claim, number, rows[rows["claim"] == claim.name], judged.loc[claim.name], tables, drawn)
         for number, claim in enumerate(CLAIMS, start=1)
@@ -115,8 +51,9 @@ def filled(
         for number, claim in enumerate(CLAIMS, start=1)
         for its in [judged.loc[claim.name]]
     ]
+    times = {**run["times_seconds"], "all": sum(run["times_seconds"].values())}
     page = Template(TEMPLATE.read_text()).substitute(
-        standing=standing(settings),
+        standing=standing(run),
         verdicts=markdown(["claim", "verdict", "against the base alone"], overview),
         margins=markdown(
             ["metric", "margin"],
@@ -126,27 +63,17 @@ def filled(
                 ["share of a gap closed by one part", f"below {HALF:g} is no carrier"],
             ],
         ),
-        run=described(settings),
-        command=settings["command"].replace(" --", " \\\n    --"),
-        times=markdown(
-            ["step", "minutes"],
-            [
-                *(
-                    [step, f"{spent / 60:.1f}"]
-                    for step, spent in [*times.items(), ("all", sum(times.values()))]
-                )
-            ],
-        ),
-        recipes=markdown(
-            ["model", "sees"], [[f"`{name}`", sees] for name, sees in settings["recipes"].items()]
-        ),
+        run=described(run),
+        command=run["command"].replace(" --", " \\\n    --"),
+        times=markdown(["step", "minutes"], [[step, f"{spent / 60:.1f}"] for step, spent in times.items()]),
+        recipes=markdown(["model", "sees"], [[f"`{name}`", sees] for name, sees in run["recipes"].items()]),
         groups=markdown(
             ["group", "conditions"],
-            [[name, ", ".join(f"`{each}`" for each in members)] for name, members in groups.items()],
+            [[name, ", ".join(f"`{each}`" for each in members)] for name, members in run["groups"].items()],
         ),
-        machine=settings["machine"],
+        machine=run["machine"],
         claims="\n\n".join(sections),
-        limits=limits(settings),
+        limits=limits(run),
     )
     if drawn:
         return page
@@ -295,3 +222,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    with whole(place / PAGE) as written:
+        written.write_text(rendered(place))

@@ -1,6 +1,7 @@
 """The study, run once on few digits: four fine-tunes of one base, its tables, and the page made of them."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -173,6 +174,20 @@ def test_the_pages_numbers_are_those_of_the_rows(run):
     assert said == verdicts["verdict"].tolist()
     assert json.loads((run / "docs" / "study" / "run.json").read_text())["steps"] == 2
     assert str(run) not in page
+
+
+def test_the_page_is_made_of_its_rows_and_of_nothing_else(run, tmp_path):
+    import study_page
+
+    page = (run / "docs" / "study.md").read_text()
+    assert study_page.rendered(run / "docs") == page
+    shutil.copytree(run / "docs", tmp_path / "docs")
+    claims = read(run, "claims")
+    is_first = claims["claim"].eq("accuracy_seen") & claims["checkpoint"].eq("adds")
+    claims.loc[is_first, "estimate"] = 7.777
+    claims.to_csv(tmp_path / "docs" / "study" / "claims.csv", index=False)
+    assert study_page.rendered(tmp_path / "docs").count("+7.777") == 1
+    assert "7.777" not in page
 
 
 def test_every_file_that_the_page_shows_is_beside_it(run):
