@@ -169,7 +169,6 @@ def parts(table: pd.DataFrame) -> go.Figure:
     for place, cell in enumerate(cells.itertuples()):
         is_it = (table["checkpoint"] == cell.checkpoint) & (table["condition"] == cell.condition)
         where = {"row": place // 2 + 1, "col": place % 2 + 1}
-        figure.add_hline(y=HALF, line_color=NEUTRAL, line_width=1, line_dash="dot", **where)
         for kind, look in zip(kinds, LOOKS.values(), strict=False):
             its = table[is_it & (named["kind"] == kind)]
             figure.add_scatter(
@@ -184,6 +183,8 @@ def parts(table: pd.DataFrame) -> go.Figure:
                 marker={"color": look.color, "symbol": look.symbol, "size": 6},
                 **where,
             )
+        # A panel without traces would be left out.
+        figure.add_hline(y=HALF, line_color=NEUTRAL, line_width=1, line_dash="dot", **where)
     figure.update_xaxes(title_text="block", row=n_rows)
     figure.update_yaxes(title_text="share of the gap", col=1)
     return finished(figure, 120 + 230 * n_rows)
