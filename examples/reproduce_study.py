@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_checkpoints import reinitialized
+from common import reinitialized
 from study_claims import MARGINS
 from study_output import Stopwatch, write_page
 from study_parts import sweep
