@@ -277,8 +277,9 @@ class TunedLens:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                check_version(file.metadata().get("vitlens_tuned_lens"), FORMAT_VERSION, path)
-                described = json.loads(file.metadata()["translators"])
+                metadata = file.metadata() or {}
+                check_version(metadata.get("vitlens_tuned_lens"), FORMAT_VERSION, path)
+                described = json.loads(metadata["translators"])
                 loaded = [
                     Translators(
                         file.get_tensor(f"{model}.weight"),
