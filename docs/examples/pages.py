@@ -118,6 +118,8 @@ def draw(figure: Any, name: str, folder: Path) -> Path:
     is_small = svg.stat().st_size < min(MAX_BYTES, 2 * png.stat().st_size)
     kept, other = (svg, png) if is_small else (png, svg)
     other.unlink()
+    if kept.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{kept.name} has {kept.stat().st_size} bytes, more than {MAX_BYTES}")
     return kept
 
 
@@ -142,8 +144,6 @@ def shrink(png: Path) -> Path:
 
     with Image.open(png) as image:
         image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(png, optimize=True)
-    if png.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{png.name} has {png.stat().st_size} bytes, more than {MAX_BYTES}")
     return png
 
 
