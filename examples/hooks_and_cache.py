@@ -111,7 +111,7 @@ figure = go.Figure(
     go.Layout(
         title="What silencing a head costs: probability of the correct class",
         xaxis={"title": "head", "dtick": 1},
-        yaxis={"title": "layer", "dtick": 1, "autorange": "reversed"},
+        yaxis={"title": "layer", "dtick": 1},
         height=380,
         template="plotly_white",
     ),

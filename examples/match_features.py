@@ -178,8 +178,9 @@ if options.everything:
     codes = vl.saes.code_similarity(pair, firsts, test, matches=match, **settings)
     n = codes.notnull().sum("image")
     half_width = codes.std("image", ddof=1) / n**0.5 * xr.apply_ufunc(t.ppf, 0.975, n - 1)
-    means = codes.mean("image").to_dataframe().join(half_width.to_dataframe(), rsuffix="_half_width")
-    means.to_csv(options.folder / "code_similarity.csv")
+    half_width = half_width.rename({each: f"{each}_half_width" for each in half_width})
+    table = xr.merge([codes.mean("image"), half_width]).to_dataframe()
+    table.to_csv(options.folder / "code_similarity.csv")
     # Hungarian leaves hardly a feature without a partner, however unlike: what is lost or new, mutual says.
     mutual = vl.saes.match(firsts[reference], firsts[name], (rows[reference], rows[name]), method="mutual")
     effects = vl.saes.feature_effects(
@@ -205,9 +206,11 @@ print(
     f"Matched features of {reference} and {name} have a mean cosine of {row['pair']:.2f}; two seeds of "
     f"{reference} have {row['seed_to_seed']:.2f}, and random weights {row['unrelated']:.2f}. So the pair "
     f"stands at {row['similarity_share']:.2f} of the way from chance to a rerun "
-    f"(95 % interval {row['ci_low']:.2f} to {row['ci_high']:.2f})."
+    f"(95 % interval {row['ci_low']:.2f} to {row['ci_high']:.2f}, over seeds)."
 )
-if row["ci_high"] < 1:
+if row["reason"]:
+    print(f"There is {row['reason']}.")
+elif row["ci_high"] < 1:
     print(f"The dictionaries of {reference} and {name} are less alike than two seeds of one.")
 else:
     print("That the dictionaries differ by more than their seeds is not shown.")

@@ -15,6 +15,7 @@ import importlib
 import io
 import os
 import re
+import shutil
 import sys
 import textwrap
 import warnings
@@ -113,7 +114,7 @@ def draw(figure: Any, name: str, folder: Path) -> Path:
     from vitlens.comparison.exporting import export
 
     figure.update_layout(paper_bgcolor="white")
-    svg, png = export({name: figure}, folder, ("svg", "png"), scale=1.5)
+    svg, png = export({name: figure}, folder, ("svg", "png"), scale=1.0)
     shrink(png)
     is_small = svg.stat().st_size < min(MAX_BYTES, 2 * png.stat().st_size)
     kept, other = (svg, png) if is_small else (png, svg)
@@ -128,7 +129,8 @@ def photograph(page: Path, target: Path) -> Path:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = os.environ.get("BROWSER_PATH")
+        # Of the machine, where there is one; else playwright's own.
+        found = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1100, "height": 760})
         tab.goto(page.resolve().as_uri())
@@ -139,11 +141,11 @@ def photograph(page: Path, target: Path) -> Path:
 
 
 def shrink(png: Path) -> Path:
-    """The same picture in 64 colors."""
+    """The same picture in 32 colors."""
     from PIL import Image
 
     with Image.open(png) as image:
-        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(png, optimize=True)
+        image.convert("RGB").quantize(32, dither=Image.Dither.NONE).save(png, optimize=True)
     return png
 
 
