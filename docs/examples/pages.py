@@ -3,7 +3,7 @@
     python docs/examples/pages.py                # run all, write docs/examples/*.md and figures
     python docs/examples/pages.py logit_lens     # or some
 
-It runs in `--work` (default: demo-pages), where models that were trained before are read back. Figures are
+It runs in `--work` (default: demo/pages), where models that were trained before are read back. Figures are
 drawn by kaleido, which wants Chrome or Chromium. `tests/examples` holds pages and scripts together.
 """
 
@@ -200,11 +200,11 @@ def main() -> None:
     words = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(**words)
     parser.add_argument("names", nargs="*", metavar="NAME", help="(default: all)")
-    parser.add_argument("--work", default="demo-pages", help="where they run (default: %(default)s)")
+    parser.add_argument("--work", default="demo/pages", help="where they run (default: %(default)s)")
     parser.add_argument("--only-code", action="store_true", help="run nothing: a page without results")
     options = parser.parse_args()
     figures = PAGES / "figures"
-    Path(options.work).mkdir(exist_ok=True)
+    Path(options.work).mkdir(parents=True, exist_ok=True)
     os.chdir(options.work)
     warnings.simplefilter("ignore")  # third parties'; what an example says of itself it prints
     for name in options.names or EXAMPLES:
