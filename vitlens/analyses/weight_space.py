@@ -18,8 +18,9 @@ from ..images import ImageDataset
 from ..models import HookedViT
 from ..models.opened.norm import OpenedNorm, open_norm
 from ..names import some
+from ..running import run
 from ..running.analysis import AnyAnalysis
-from ..running.engine import as_models, run
+from ..running.checkpoints import as_models
 from .prediction import Prediction
 
 _MATRICES = ("W_Q", "W_K", "W_V", "W_O", "W_in", "W_gate", "W_out")

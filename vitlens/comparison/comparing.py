@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 
 from ..analyses import AttentionEntropy, LogitLens, Prediction
 from ..errors import ComparisonError
-from ..files import clear_parts, differences
+from ..files import as_path, clear_parts, differences
 from ..images import BAD_IMAGES, ImageDataset, OnBadImage, as_far_as_known, without
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
@@ -140,12 +139,13 @@ def compare(
         precision=precision,
         seed=seed,
     )
-    folder = None if output is None else storing.as_path(output, "output")
+    folder = None if output is None else as_path(output, "output", ComparisonError)
     if folder is not None and (made := _read_back(folder, settled, on_bad_image)) is not None:
         return made
     with contextlib.ExitStack() as held:
         if folder is not None:
-            held.enter_context(held.enter_context(ranks()).claiming(folder))
+            shared = held.enter_context(ranks())
+            held.enter_context(shared.claiming(folder))
             # Another process may have finished it just now.
             if (made := _read_back(folder, settled, on_bad_image)) is not None:
                 return made
@@ -193,9 +193,8 @@ def compare(
             provenance=provenance(models, dataset, data, settled),
             seed=seed,
         )
-        # Of several processes each has the whole, and one writes.
-        is_first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
-        if folder is not None and is_first:
+        # Of several processes each has the whole, and one writes; the others wait for it at the block's end.
+        if folder is not None and shared.rank == 0:
             comparison.save(folder / storing.FILE_NAME)
         return comparison
 

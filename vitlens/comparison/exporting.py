@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ComparisonError
-from ..files import space_for
-from .storing import as_path
+from ..files import as_path, space_for
 
 FORMATS = ("svg", "pdf", "png")
 
@@ -93,7 +92,7 @@ def check(folder: str | os.PathLike[str], formats: Sequence[str], scale: float) 
         raise ComparisonError(
             f"scale is {scale!r}.", expected="a number above 0, and 20 at most", remedy="Leave it out for 2."
         )
-    target = as_path(folder, "folder")
+    target = as_path(folder, "folder", ComparisonError)
     if target.exists() and not target.is_dir():
         raise ComparisonError(
             f"{target} is a file.", expected="a folder", remedy="Name another, or one to be made."

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ..errors import ComparisonError
-from ..files import write_text
+from ..files import as_path, write_text
 from ..names import nearest
-from .storing import as_path
 from .summary import COLUMNS
 from .words import metric_words, p_words
 
@@ -124,7 +123,7 @@ def to_latex(
             lines.append(rf"{' & '.join(cells if is_of_one_n else [*cells, str(row.n)])} \\")
     text = "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
     if path is not None:
-        write_text(as_path(path, "path"), text)
+        write_text(as_path(path, "path", ComparisonError), text)
     return text
 
 

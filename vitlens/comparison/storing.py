@@ -18,9 +18,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from .. import files
 from ..errors import CheckpointError, ComparisonError
-from ..files import sort_metadata, whole
+from ..files import as_path, sort_metadata, whole
 from .stored_values import Arrays, pack, unpack
 
 FORMAT = "vitlens.comparison.1"
@@ -49,7 +48,7 @@ def write(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
         >>> read(path)
         {'values': array([0, 1, 2]), 'seed': 0}
     """
-    path = as_path(path, "path")
+    path = as_path(path, "path", ComparisonError)
     if path.is_dir():
         raise ComparisonError(
             f"{path} is a folder.",
@@ -75,7 +74,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, of another kind, or of a later version.
         ComparisonError: `path` is no path.
     """
-    path = as_path(path, "path")
+    path = as_path(path, "path", ComparisonError)
     if path.is_dir():
         path /= FILE_NAME
     if not path.is_file():
@@ -98,19 +97,6 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise
     except Exception as error:  # readers raise whatever the damage leads to
         raise damaged(path, f"{type(error).__name__}: {error}") from error
-
-
-def as_path(path: object, argument: str) -> Path:
-    """A path, whatever it is given as.
-
-    Raises:
-        ComparisonError: it is none.
-
-    Example:
-        >>> as_path("a/b", "path").name
-        'b'
-    """
-    return files.as_path(path, argument, ComparisonError)
 
 
 def _check_format(metadata: Mapping[str, str], path: Path) -> None:

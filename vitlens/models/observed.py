@@ -166,7 +166,7 @@ class ObservedRootModule(HookedRootModule):  # type: ignore[misc]  # untyped the
             yield self
 
     def select_hooks(self, names_filter: NamesFilter) -> list[str]:
-        """The hook names that a filter selects, in the order in which they fire.
+        """The hook names that a filter selects, in the order of `hook_names`.
 
         Raises:
             HookError: a name is no hook of this model.

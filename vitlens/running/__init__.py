@@ -10,8 +10,10 @@ from .analysis import (
     Reduction,
     SetStatistic,
     State,
+    analysis_identity,
 )
-from .engine import analysis_identity, normalization, run, same_architecture
+from .checkpoints import normalization, same_architecture
+from .engine import run
 from .passes import forward, measuring
 from .table import table, where_known
 

@@ -10,6 +10,7 @@ Four small protocols, told apart by their methods:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -209,3 +210,26 @@ class SetStatistic(Protocol):
 
 AnyAnalysis: TypeAlias = Analysis | PairedAnalysis | GradientAnalysis | SetStatistic
 """Whatever `run` can make."""
+
+
+def analysis_identity(analysis: AnyAnalysis) -> str:
+    """What an analysis is in words, by which it is told from others: its `repr`, or else its attributes.
+
+    Args:
+        analysis: of any kind.
+
+    Returns:
+        The words, without addresses in memory.
+
+    Example:
+        >>> from vitlens.analyses import Prediction
+        >>> analysis_identity(Prediction())
+        'Prediction()'
+    """
+    kind = type(analysis)
+    said = repr(analysis)
+    if kind.__repr__ is object.__repr__:
+        settings = ", ".join(f"{name}={value!r}" for name, value in sorted(vars(analysis).items()))
+        said = f"{kind.__module__}.{kind.__qualname__}({settings})"
+    # An object's address says nothing about what it measures.
+    return re.sub(r" at 0x[0-9a-f]+", "", said)

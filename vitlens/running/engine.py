@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..errors import AnalysisError, ArchitectureError
+from ..errors import AnalysisError
 from ..files import as_path
 from ..images import (
     BAD_IMAGES,
@@ -21,18 +20,19 @@ from ..images import (
     check,
     fingerprint,
     known,
-    n_images,
     numbered_batches,
     parse_conditions,
 )
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..images.values import is_whole
 from ..models import HookedViT, weights_sha256
-from .analysis import AnyAnalysis
+from .analysis import AnyAnalysis, analysis_identity
+from .checkpoints import as_models, normalization, same_architecture
 from .finiteness import NOT_FINITE, Saying
 from .measurement import Measurement, Sums
 from .passes import check_precision, measuring
 from .ranks import Ranks, ranks
+from .reading import Reading
 from .rows import joined
 from .store import Store, is_complete
 
@@ -152,7 +152,7 @@ def run(
         else:
             # In memory a part is what a process takes at a time: alone, everything.
             part_images = batch_size if shared.n_ranks > 1 else None
-        reading = _Reading(dataset, batch_size, num_workers, part_images, on_bad_image)
+        reading = Reading(dataset, batch_size, num_workers, part_images, on_bad_image)
         store = None
         if output is not None:
             described = _manifest(models, asked, analyses, reading, seed, precision, shard_images)
@@ -171,29 +171,6 @@ def run(
     return data if not isinstance(model, HookedViT) else data.isel(checkpoint=0, drop=True)
 
 
-def as_models(model: object) -> dict[str, HookedViT]:
-    """Checkpoint name -> model, whichever way they are given; one alone is called `model`.
-
-    Raises:
-        AnalysisError: it is no model and no mapping of names to models.
-    """
-    models = {"model": model} if isinstance(model, HookedViT) else model
-    if not isinstance(models, Mapping):
-        raise AnalysisError(
-            f"The model is a {type(model).__name__}.",
-            expected="a HookedViT, or a mapping of names to several",
-            remedy="Wrap a module of timm: vitlens.HookedViT(module).",
-        )
-    for name, each in models.items():
-        if not isinstance(name, str) or not isinstance(each, HookedViT):
-            raise AnalysisError(
-                f"The checkpoint {name!r} is a {type(each).__name__}.",
-                expected="a name, and a HookedViT",
-                remedy="Wrap a module of timm: vitlens.HookedViT(module).",
-            )
-    return dict(models)
-
-
 def check_whole(value: object, name: str, least: int, default: str) -> None:
     """Refuse what is no whole number of `least` or more.
 
@@ -208,76 +185,8 @@ def check_whole(value: object, name: str, least: int, default: str) -> None:
         )
 
 
-def same_architecture(models: Mapping[str, HookedViT]) -> None:
-    """Raise `ArchitectureError` where checkpoints have different shapes.
-
-    Args:
-        models: checkpoints by name.
-
-    Raises:
-        AnalysisError: there is no checkpoint.
-        ArchitectureError: their configurations differ.
-
-    Example:
-        >>> import timm
-        >>> model = HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1))
-        >>> same_architecture({"base": model, "tuned": model})
-    """
-    if not models:
-        raise AnalysisError(
-            "There is no checkpoint.", expected="one or more", remedy='Pass {"base": model, "tuned": other}.'
-        )
-    (reference, first), *others = models.items()
-    for name, model in others:
-        differing = first.cfg.differences(model.cfg)
-        if differing:
-            said = ", ".join(f"{key} {mine!r} and {theirs!r}" for key, (mine, theirs) in differing.items())
-            raise ArchitectureError(
-                f"'{reference}' and '{name}' are of different architectures ({said}).",
-                expected="checkpoints of one architecture",
-                remedy="Compare checkpoints that were fine-tuned from one model without changing its shape.",
-            )
-
-
-class _Reading:
-    """How a data set is cut: into batches, and those into parts that are measured and kept together."""
-
-    def __init__(
-        self,
-        dataset: ImageDataset,
-        batch_size: int,
-        num_workers: int,
-        part_images: int | None,
-        on_bad_image: OnBadImage,
-    ) -> None:
-        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
-        self.on_bad_image: OnBadImage = on_bad_image
-        self.n_images = n_images(dataset)
-        self._batches_per_part = None if part_images is None else max(1, part_images // max(1, batch_size))
-
-    def part_of(self, batch_number: int) -> int:
-        """The part that a batch belongs to."""
-        return 0 if self._batches_per_part is None else batch_number // self._batches_per_part
-
-    @property
-    def n_parts(self) -> int | None:
-        """How many parts there are, where the data set says how many images it has."""
-        if self.n_images is None:
-            return None
-        n_batches = -(-self.n_images // max(1, self.batch_size))
-        return self.part_of(n_batches - 1) + 1 if n_batches else 0
-
-    def n_images_in(self, wanted: Callable[[int], bool]) -> int | None:
-        """Images in the wanted parts, where the data set says how many it has."""
-        if self.n_images is None:
-            return None
-        starts = range(0, self.n_images, self.batch_size)
-        sizes = (min(self.batch_size, self.n_images - start) for start in starts)
-        return sum(size for number, size in enumerate(sizes) if wanted(self.part_of(number)))
-
-
 def _measured(
-    measurement: Measurement, reading: _Reading, store: Store | None, shared: Ranks, progress: bool
+    measurement: Measurement, reading: Reading, store: Store | None, shared: Ranks, progress: bool
 ) -> xr.Dataset:
     """This process's share, and then everybody's."""
     tables: dict[int, xr.Dataset] = {}
@@ -301,7 +210,7 @@ def _measured(
 
 def _measure_share(
     measurement: Measurement,
-    reading: _Reading,
+    reading: Reading,
     store: Store | None,
     shared: Ranks,
     progress: bool,
@@ -380,51 +289,11 @@ def _opened(output: str | os.PathLike[str], described: Mapping[str, Any], shared
     return store or Store(output, described)
 
 
-def normalization(model: HookedViT) -> dict[str, list[float]]:
-    """Mean and standard deviation that a model's pixels are normalized with: its weights do not tell.
-
-    Args:
-        model: the model.
-
-    Returns:
-        `mean` and `std`, a number a channel.
-
-    Example:
-        >>> import timm
-        >>> normalization(HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1)))
-        {'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}
-    """
-    return {name: [float(value) for value in model.data_config[name]] for name in ("mean", "std")}
-
-
-def analysis_identity(analysis: AnyAnalysis) -> str:
-    """What an analysis is in words, by which it is told from others: its `repr`, or else its attributes.
-
-    Args:
-        analysis: of any kind.
-
-    Returns:
-        The words, without addresses in memory.
-
-    Example:
-        >>> from vitlens.analyses import Prediction
-        >>> analysis_identity(Prediction())
-        'Prediction()'
-    """
-    kind = type(analysis)
-    said = repr(analysis)
-    if kind.__repr__ is object.__repr__:
-        settings = ", ".join(f"{name}={value!r}" for name, value in sorted(vars(analysis).items()))
-        said = f"{kind.__module__}.{kind.__qualname__}({settings})"
-    # An object's address says nothing about what it measures.
-    return re.sub(r" at 0x[0-9a-f]+", "", said)
-
-
 def _manifest(
     models: Mapping[str, HookedViT],
     conditions: Sequence[Condition],
     analyses: Sequence[AnyAnalysis],
-    reading: _Reading,
+    reading: Reading,
     seed: int,
     precision: str | None,
     shard_images: int,

@@ -18,7 +18,7 @@ from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
 from ..names import nearest
 from ..running import same_architecture
-from ..running.engine import as_models
+from ..running.checkpoints import as_models
 from ..running.ranks import ranks
 from .checks import check_batch_size
 from .shards import DTYPES

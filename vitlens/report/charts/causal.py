@@ -88,8 +88,7 @@ def gap_closed(data: xr.Dataset) -> go.Figure | None:
         share,
         Axes("measure", "layer", "part", lambda measure: f"gap in {measure.replace('_', '-')}"),
         title="Share of the gap that a transplant closes",
-        subtitle=f"gap in {' or '.join(each.replace('_', '-') for each in order['measure'])}; ratio of means "
-        f"over {n_images(data)}, in percent; 95 % bootstrap interval at the pointer",
+        subtitle=f"ratio of means over {n_images(data)}, in percent; 95 % bootstrap interval at the pointer",
         caption=f"Each cell puts one part of the checkpoint into {recipient} and says how much of the "
         f"difference between the two this makes: at 0 % {recipient} stays as it is, at 100 % it becomes as "
         "good as the checkpoint, below 0 it moves away. resid is the whole stream after the block, attn and "
