@@ -1,4 +1,4 @@
-"""Draws the diagrams on the page of concepts: where each hook of a block stands, and how places are counted.
+"""Draws the diagrams on the page of concepts: the way of the data, where hooks stand, how places are counted.
 
 python docs/figures/diagrams.py [FOLDER]
 
@@ -221,6 +221,55 @@ def places(n_layers: int = 3) -> str:
     return drawing.svg(with_stream=False)
 
 
+def way_of_the_data() -> str:
+    """From images to a report, with the sparse autoencoders' way beside it."""
+    drawing, left, right, edge, height, gap = Drawing("The way of the data"), 4, 232, WIDTH - 4, 42, 22
+
+    def station(row: int, name: str, words: str, x: int = left, end: int = right) -> None:
+        y = 4 + row * (height + gap)
+        drawing.parts.append(
+            f'<rect x="{x}" y="{y}" width="{end - x}" height="{height}" rx="4" fill="currentColor" '
+            'fill-opacity="0.07" stroke="currentColor" stroke-opacity="0.5"/>'
+        )
+        drawing.text(x + 10, y + 18, name, f"{SANS};font-weight:600", 13)
+        drawing.text(x + 10, y + 34, words, size=11)
+
+    def arrow(x1: int, y1: int, x2: int, y2: int) -> None:
+        drawing.line(x1, y1, x2, y2)
+        head = "l-4 -6m4 6l4 -6" if x1 == x2 else "l-6 -4m6 4l-6 4" if x1 < x2 else "l6 -4m-6 4l6 4"
+        drawing.parts.append(
+            f'<path d="M{x2} {y2}{head}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
+        )
+
+    stations = {
+        "images": "pixels in [0, 1]",
+        "condition": "clean, or a seeded corruption",
+        "normalize": "the model’s own mean and std",
+        "HookedViT": "exact, with a hook at every place",
+        "ActivationCache": "only what the analyses asked for",
+        "analyses": "pure functions of one batch",
+        "one labelled table": "a row an image (xarray)",
+        "comparison": "paired statistics, intervals",
+        "report": "figures, tables, one HTML page",
+    }
+    for row, (name, words) in enumerate(stations.items()):
+        station(row, name, words)
+    beside, middle, center = 262, (262 + edge) // 2, (left + right) // 2
+    step = height + gap
+    for row in range(len(stations) - 1):
+        arrow(center, 4 + row * step + height, center, 4 + (row + 1) * step)
+    station(4, "activations", "the same pass", beside, edge)
+    station(5, "SAEs", "on each model", beside, edge)
+    station(6, "matching", "with its null", beside, edge)
+    arrow(right, 4 + 4 * step + height // 2, beside, 4 + 4 * step + height // 2)
+    for row in (4, 5):
+        arrow(middle, 4 + row * step + height, middle, 4 + (row + 1) * step)
+    drawing.line(middle, 4 + 6 * step + height, middle, 4 + 7 * step + height // 2)
+    arrow(middle, 4 + 7 * step + height // 2, right, 4 + 7 * step + height // 2)
+    drawing.y = 4 + (len(stations) - 1) * step + height + 4
+    return drawing.svg(with_stream=False)
+
+
 def drawn() -> dict[str, str]:
     """Every diagram, by the name of its file."""
     return {
@@ -228,6 +277,7 @@ def drawn() -> dict[str, str]:
         "hooks_parallel.svg": parallel_block(),
         "hooks_eva.svg": sequential_block("Hooks of Eva's block", eva=True),
         "places.svg": places(),
+        "way_of_the_data.svg": way_of_the_data(),
     }
 
 
