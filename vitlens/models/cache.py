@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +9,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens import ActivationCache as LensActivationCache
 from transformer_lens.utilities import Slice
 
-from ..errors import CheckpointError, HookError, ShapeError
-from ..files import check_version, sort_metadata, whole
+from ..errors import HookError, ShapeError
 from ..names import nearest
+from . import cache_files
 from .attribution import head_results, linear_logits, logit_constant, normalize_components, scaled_neurons
 
-_FORMAT_VERSION = "1"
 _WITHOUT_POSITION = ("hook_pattern", "hook_attn_scores", "hook_pooled")
 
 
@@ -381,17 +377,7 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
         Returns:
             The path.
         """
-        metadata = {
-            "vitlens_cache": _FORMAT_VERSION,
-            "has_batch_dim": json.dumps(self.has_batch_dim),
-            "cfg": json.dumps(vars(self.model.cfg)) if self.model is not None else "{}",
-            "provenance": json.dumps(self.model.provenance) if self.model is not None else "{}",
-        }
-        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in self.items()}
-        with whole(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-            sort_metadata(temporary)
-        return Path(path)
+        return cache_files.write(path, dict(self.items()), self.has_batch_dim, self.model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any = None) -> ActivationCache:
@@ -407,21 +393,8 @@ class ActivationCache(LensActivationCache):  # type: ignore[misc]  # untyped the
         Raises:
             CheckpointError: the file is missing, damaged or no cache.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                check_version(metadata.get("vitlens_cache"), _FORMAT_VERSION, path)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            has_batch_dim = json.loads(metadata["has_batch_dim"])
-        except CheckpointError:
-            raise
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{os.fspath(path)} cannot be read as a cache ({type(error).__name__}: {error}).",
-                expected="a file that ActivationCache.save wrote",
-                remedy="Check the path, or make the cache anew.",
-            ) from error
-        return cls(tensors, model, bool(has_batch_dim))
+        tensors, has_batch_dim = cache_files.read(path)
+        return cls(tensors, model, has_batch_dim)
 
 
 def _sliced(activation: Tensor, pos_slice: Any, axis: int = -2) -> Tensor:
