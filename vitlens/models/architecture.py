@@ -254,22 +254,25 @@ _SIZES = {192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 
 _N_TRIED = 60
 
 
-def likeliest_architecture(state: Mapping[str, Tensor]) -> str | None:
-    """The timm architecture that a state dict's names and shapes fit best, its head aside.
+def likely_architectures(state: Mapping[str, Tensor]) -> dict[str, tuple[float, ...]]:
+    """The timm architectures that a state dict's names and shapes fit best, its head aside.
+
+    Shapes do not tell how a model's images are normalized, so there is one for each way.
 
     Args:
         state: a state dict with timm's names.
 
     Returns:
-        A name for which at least nine tenths of the tensors fit; None where there is none.
+        Names for which at least nine tenths of the tensors fit, all equally well -> the mean that timm
+        normalizes its images with. Empty where there is none.
 
     Example:
-        >>> likeliest_architecture(timm.create_model("deit3_small_patch16_224").state_dict())
-        'deit3_small_patch16_224'
+        >>> likely_architectures(timm.create_model("deit3_small_patch16_224").state_dict())
+        {'deit3_small_patch16_224': (0.485, 0.456, 0.406)}
     """
     patches = state.get("patch_embed.proj.weight")
     if patches is None or patches.ndim != 4:
-        return None
+        return {}
     size = _SIZES.get(patches.shape[0], "")
     # Building each candidate takes a tenth of a second: names that only one module uses save most of them.
     if any("relative_position" in name for name in state):
@@ -281,7 +284,8 @@ def likeliest_architecture(state: Mapping[str, Tensor]) -> str | None:
     names = [name for module in modules for name in timm.list_models(module=module)]
     fitting = [name for name in names if f"patch{patches.shape[-1]}" in name and size in name]
     wanted = {(name, tuple(tensor.shape)) for name, tensor in state.items() if not name.startswith("head")}
-    best, best_share = None, 0.9
+    best: dict[str, tuple[float, ...]] = {}
+    best_share = 0.9
     for name in fitting[:_N_TRIED]:
         try:
             with torch.device("meta"):
@@ -290,6 +294,10 @@ def likeliest_architecture(state: Mapping[str, Tensor]) -> str | None:
             continue
         found = {(key, tuple(tensor.shape)) for key, tensor in built.items() if not key.startswith("head")}
         share = len(wanted & found) / len(wanted | found)
+        cfg = timm.get_pretrained_cfg(name)
+        mean = tuple(cfg.mean) if cfg is not None else ()
         if share > best_share:
-            best, best_share = name, share
+            best, best_share = {name: mean}, share
+        elif best and share == best_share and mean not in best.values():
+            best[name] = mean
     return best

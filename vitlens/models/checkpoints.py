@@ -8,32 +8,26 @@ A file that holds more than the model says in `prefix` what the names of the mod
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ArchitectureError, CheckpointError, FamilyError
 from ..files import as_path, check_version, sort_metadata, whole
-from ..names import some
-from .architecture import Description, built_for, describe, likeliest_architecture
+from .architecture import Description, built_for, describe
 from .building import build_timm
+from .checkpoint_files import damaged, read
+from .fitting import fit
 from .hooked_vit import HookedViT
 
 FORMAT_VERSION = "1"
-
-_BEGINNINGS = (b"PK\x03\x04", b"\x80")
-"""Of what torch.save writes: a zip archive, or formerly a pickle."""
 
 
 def save(
@@ -152,7 +146,9 @@ def load(
     """Load a model that `save` wrote, that of a fine-tuning checkpoint, or a bare state dict of timm's.
 
     Args:
-        path: a `.safetensors` file, or a `.pth` / `.pt` file that holds tensors only (no pickle is run).
+        path: a `.safetensors` file, or what `torch.save` wrote of tensors: bare, or in a training script's
+            checkpoint under `state_dict`, `model` or, before these, the average `state_dict_ema` or
+            `model_ema`. No pickle is run.
         architecture: timm's name for it; needed for a bare state dict.
         device: where to put the model.
         **kwargs: with `architecture`, what `timm.create_model` needs besides, such as `num_classes`.
@@ -172,7 +168,7 @@ def load(
         10
     """
     path, device = as_path(path, "path"), as_device(device)
-    state, metadata = _read(path)
+    state, metadata = read(path)
     described = metadata.get("architecture")
     data_config = _json(metadata, "data_config", path)
     if architecture is not None:
@@ -184,9 +180,9 @@ def load(
         raise ArchitectureError(
             f"{path} is a bare state dict: it does not say its architecture.",
             expected="a file that vitlens.save wrote, or architecture=",
-            remedy='Pass timm\'s name for it: vitlens.load(path, architecture="deit_tiny_patch16_224").',
+            remedy=_naming(metadata.get("arch", "")),
         )
-    _fit(module, state, path)
+    fit(module, state, path)
     for name in {"mean", "std"} & data_config.keys():
         values = data_config[name]
         if not _are_channels(values) or (name == "std" and not all(values)):
@@ -235,46 +231,11 @@ def weights_sha256(model: HookedViT | nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if path.is_dir():
-        raise CheckpointError(
-            f"{path} is a folder.",
-            expected="a .safetensors, .pth or .pt file",
-            remedy="Name the file in it, such as model.safetensors.",
-        )
-    if not path.is_file():
-        raise CheckpointError(
-            f"There is no file {path}.",
-            expected="a .safetensors, .pth or .pt file",
-            remedy="Check the path.",
-        )
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                metadata = dict(file.metadata() or {})
-                prefix = metadata.get("prefix", "")
-                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
-        _check_unpacked(path)
-        # torch's words about pickles are for those who want to load them.
-        with _Bounded(io.FileIO(path)) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-        return _unwrap(loaded, path), {}
-    except CheckpointError:
-        raise
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
-    except Exception as error:  # torch.load raises whatever the damage leads to
-        raise _unloaded(path, error) from (None if isinstance(error, pickle.UnpicklingError) else error)
-
-
-class _Bounded(io.BufferedReader):
-    """A file that makes no room for more than it has, whatever length a damaged pickle in it claims."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = os.fstat(self.fileno()).st_size - self.tell()
-        return super().read(left if size is None or size < 0 else max(0, min(size, left)))
+def _naming(arch: str) -> str:
+    """How to name the architecture; `arch` is what a training script's file says."""
+    if timm.is_model(arch):
+        return f'The file says "{arch}": vitlens.load(path, architecture="{arch}").'
+    return 'Pass timm\'s name for it: vitlens.load(path, architecture="deit_tiny_patch16_224").'
 
 
 def _are_channels(values: object) -> bool:
@@ -285,70 +246,11 @@ def _are_channels(values: object) -> bool:
     )
 
 
-def _check_unpacked(path: Path) -> None:
-    """Refuse an archive that is compressed, as torch never writes one: it can grow a thousandfold."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        n_bytes = sum(info.file_size for info in archive.infolist())
-    if n_bytes > 2 * path.stat().st_size:
-        raise CheckpointError(
-            f"{path} unpacks to {n_bytes:,} bytes, many times its size.",
-            expected="an archive as torch.save writes it, which is not compressed",
-            remedy="Save the state dict anew with torch.save.",
-        )
-
-
-def _unloaded(path: Path, error: Exception) -> CheckpointError:
-    """Why torch.load read nothing, without its advice, which is to run what the file says."""
-    if isinstance(error, OSError):
-        return _damaged(path, error)
-    with path.open("rb") as file:
-        is_torchs = file.read(4).startswith(_BEGINNINGS)
-    if not is_torchs:
-        return CheckpointError(
-            f"{path} cannot be read: it is no checkpoint.",
-            expected="a safetensors file, or a .pth file that holds nothing but tensors",
-            remedy="Check the path; a safetensors file has to be called .safetensors.",
-        )
-    if isinstance(error, pickle.UnpicklingError):
-        return CheckpointError(
-            f"{path} cannot be read: it holds other objects than tensors, and those could run any code.",
-            expected="a safetensors file, or a .pth file that holds nothing but tensors",
-            remedy="Where the file was made, save model.state_dict() and nothing else.",
-        )
-    return _damaged(path, error)
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()
-    return CheckpointError(
-        f"{path} cannot be read ({type(error).__name__}: {reason[0] if reason else 'no reason given'}).",
-        expected="a whole safetensors file, or a .pth file that holds nothing but tensors",
-        remedy="Copy it again; a .pth with other objects inside has to be saved anew as a state dict.",
-    )
-
-
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """The state dict inside what training scripts save, without a data-parallel prefix."""
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(
-            f"{path} holds no state dict.",
-            expected="a mapping of names to tensors, bare or under state_dict or model",
-            remedy="Save model.state_dict() and load that.",
-        )
-    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
-
-
 def _json(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(metadata.get(key, "{}"))
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if not isinstance(value, dict):
         raise CheckpointError(
             f"The metadata '{key}' of {path} is {value!r}.",
@@ -356,38 +258,3 @@ def _json(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
             remedy="The file was not written by vitlens.save; pass architecture= to load its weights.",
         )
     return value
-
-
-def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load `state` into `module`, or say what does not fit."""
-    wanted = module.state_dict()
-    missing = sorted(wanted.keys() - state.keys())
-    surplus = sorted(state.keys() - wanted.keys())
-    other = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
-    complaints = [
-        *some("missing", missing),
-        *some("not in the architecture", surplus),
-        *some(
-            "of another shape",
-            [f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}" for name in other],
-        ),
-    ]
-    if complaints:
-        likely = likeliest_architecture(state)
-        remedy = (
-            f"Its weights look like those of '{likely}'."
-            if likely
-            else "Name the architecture that the weights belong to."
-        )
-        if other and all(name.startswith("head") for name in other) and not (missing or surplus):
-            n_classes = state[other[0]].shape[0]
-            remedy = f"The head has {n_classes} classes: pass num_classes={n_classes}."
-        raise CheckpointError(
-            f"The weights in {path} do not fit {type(module).__name__}: {'; '.join(complaints)}.",
-            expected=f"its {len(wanted)} tensors, by name and shape",
-            remedy=remedy,
-        )
-    try:
-        module.load_state_dict(state)
-    except Exception as error:  # sparse, complex or without values
-        raise _damaged(path, error) from error
