@@ -23,6 +23,8 @@ summary = made.summary()
 quiet = {"progress": False}
 slips = {
     "models in a list": lambda: vl.compare([model, model], images, **quiet),
+    "modules of timm": lambda: vl.compare({"base": vit, "tuned": vit}, images, **quiet),
+    "paths for models": lambda: vl.compare({"base": "a.pth", "tuned": "b.pth"}, images, **quiet),
     "output 3": lambda: vl.compare(models, images, output=3, **quiet),
     "n_examples as text": lambda: vl.compare(models, images, n_examples="4", **quiet),
     "n_examples -1": lambda: vl.compare(models, images, n_examples=-1, **quiet),

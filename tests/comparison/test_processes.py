@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import timm
-import torch
 import xarray as xr
+from small import items, model
 from two_processes import start_two
 
 import vitlens as vl
-from vitlens.testing import randomize
 
 N = 11
 
@@ -41,25 +39,10 @@ with open(folder / f"{{rank}}.pickle", "wb") as file:
 """
 
 
-def images():
-    generator = torch.Generator().manual_seed(3)
-    return [
-        {"pixels": torch.rand(3, 32, 32, generator=generator), "label": i % 10, "image_id": f"image {i}"}
-        for i in range(N)
-    ]
-
-
-def model(seed):
-    made = timm.models.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=10
-    )
-    return vl.HookedViT(randomize(made, seed=seed))
-
-
 def compare(output):
     return vl.compare(
         {"base": model(0), "tuned": model(1)},
-        images(),
+        items(N),
         conditions=["clean", "gaussian_noise@3"],
         batch_size=3,
         n_examples=2,
@@ -94,4 +77,4 @@ def test_what_two_processes_keep_is_read_by_one(folder, wanted):
     kept = compare(folder / "kept")
     xr.testing.assert_identical(kept.data, wanted.data)
     assert kept.examples is not None
-    np.testing.assert_array_equal(kept.data["image"], [item["image_id"] for item in images()])
+    np.testing.assert_array_equal(kept.data["image"], [item["image_id"] for item in items(N)])

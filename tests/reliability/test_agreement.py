@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import items, model
 
 import vitlens as vl
 
 from .agreement import REFERENCE, largest_differences, measured
-from .made import items, model
 
 # What docs/reliability.md states, for DeiT-tiny: probabilities, entropies, distances and attributions.
 TOLERANCE = {

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from small import items, model
 
 import vitlens as vl
 from vitlens import analyses
@@ -12,7 +13,7 @@ from vitlens.functional import attention_distance, class_rank, entropy_nats, is_
 from vitlens.running.finiteness import NOT_FINITE
 from vitlens.saes import ActivationStore
 
-from .made import items, model, overflowing
+from .made import overflowing
 
 N = 6
 NAMED = ("image 1", "image 4")

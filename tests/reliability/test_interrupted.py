@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from small import items, model
 
 import vitlens as vl
 from vitlens import analyses
 from vitlens.images import batches
 from vitlens.saes import ActivationStore
-
-from .made import items, model
 
 PLACE = "blocks.1.hook_resid_post"
 NAMES = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"]

@@ -1,33 +1,13 @@
-"""Images, a model and one small analysis of each kind, for the tests of this folder."""
+"""One small analysis of each kind, for the tests of this folder."""
 
 from dataclasses import dataclass
 
-import timm
 import torch
 import xarray as xr
 
 import vitlens as vl
-from vitlens.testing import randomize
 
 PLACE = "blocks.1.hook_resid_post"
-
-
-def items(n, size=32):
-    generator = torch.Generator().manual_seed(3)
-    return [
-        {"pixels": torch.rand(3, size, size, generator=generator), "label": i % 10, "image_id": f"image {i}"}
-        for i in range(n)
-    ]
-
-
-def model(seed=0):
-    made = randomize(
-        timm.models.VisionTransformer(
-            img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=10
-        ),
-        seed=seed,
-    )
-    return vl.HookedViT(made)
 
 
 @dataclass(frozen=True)

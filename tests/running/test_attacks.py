@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from small import items, model
 
 import vitlens as vl
 from vitlens.errors import AnalysisError, ConditionError
 from vitlens.images.attacks import ActivationChange, Attack, pgd
 
-from .made import PLACE, Distance, Mean, Saliency, items, model
+from .made import PLACE, Distance, Mean, Saliency
 
 
 def stacked(dataset):

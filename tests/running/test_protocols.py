@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from small import items, model
 
 import vitlens as vl
 
-from .made import PLACE, Distance, Mean, Middle, Saliency, items, model
+from .made import PLACE, Distance, Mean, Middle, Saliency
 
 CONDITIONS = ["clean", "gaussian_noise@3"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from small import items
 from two_processes import start_two
 
-from .made import items
 from .test_store import measure
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
-from tests.running.made import items
+from small import items
 from tests.running.test_store import Stops, measure
 
 rank, folder, N = int(os.environ["RANK"]), Path(sys.argv[1]), 11

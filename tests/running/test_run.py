@@ -8,18 +8,12 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import items
+from small import model as model_of_32
 
 import vitlens as vl
 
 ANALYSES = [vl.Prediction(), vl.LogitLens(), vl.AttentionEntropy()]
-
-
-def items(n, size=32):
-    generator = torch.Generator().manual_seed(3)
-    return [
-        {"pixels": torch.rand(3, size, size, generator=generator), "label": i % 10, "image_id": f"image {i}"}
-        for i in range(n)
-    ]
 
 
 @pytest.fixture
@@ -253,3 +247,25 @@ def test_activations_are_tokens_in_order(model):
         vl.activations(model, dataset, "hook_embed", tokens="register", progress=False)
     with pytest.raises(vl.errors.AnalysisError, match=r"Expected: an activation of \[batch, pos, d_in\]"):
         vl.activations(model, dataset, "blocks.0.attn.hook_q", progress=False)
+
+
+def test_models_that_normalize_differently_are_noticed():
+    other = vl.HookedViT(model_of_32().model, data_config={"mean": (0.1, 0.2, 0.3)})
+    models = {"base": model_of_32(), "tuned": other}
+    with pytest.warns(UserWarning, match=r"'base' and 'tuned' normalize .*0\.485, 0\.456.*0\.1, 0\.2, 0\.3"):
+        vl.run(models, items(2), [vl.Prediction()], progress=False)
+    vl.run({"base": other, "tuned": other}, items(2), [vl.Prediction()], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "coords", "said"),
+    [
+        ({"x": (("part",), torch.zeros(3))}, {}, r"x is \(3,\), with the dims image, part"),
+        ({"x": ((), torch.tensor(0.5))}, {}, r"x is \(\), with the dims image"),
+        ({"x": (("part",), torch.zeros(3, 2))}, {"part": [0, 1, 2]}, r"x has 2 values along part.* are 3"),
+        ({"x": ((), torch.zeros(3)), "y": ((), torch.zeros(4))}, {}, "y has 4 values along image"),
+    ],
+)
+def test_a_table_whose_axes_do_not_fit_says_which(variables, coords, said):
+    with pytest.raises(vl.errors.AnalysisError, match=said):
+        vl.table(variables, **coords)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
+from small import items, model
 
 import vitlens as vl
 
-from .made import Distance, Mean, Middle, Saliency, items, model
+from .made import Distance, Mean, Middle, Saliency
 
 CONDITIONS = ["clean", "gaussian_noise@3"]
 NAMED = ("image 1", "image 3")
@@ -115,8 +116,8 @@ def test_a_generator_goes_on_too(tmp_path):
 
 SCRIPT = """
 import sys, time
-sys.path.insert(0, {root!r})
-from tests.running.made import items
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+from small import items
 from tests.running.test_store import measure
 
 class Slow(list):

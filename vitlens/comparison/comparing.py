@@ -18,6 +18,7 @@ from ..images import BAD_IMAGES, ImageDataset, OnBadImage, as_far_as_known, with
 from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..models import HookedViT
 from ..running import AnyAnalysis, run, same_architecture
+from ..running.checkpoints import as_models
 from ..running.ranks import ranks
 from . import storing
 from .comparison import Comparison
@@ -249,7 +250,7 @@ def _check_models(models: Mapping[str, HookedViT]) -> None:
             expected="two or more",
             remedy='Pass {"base": ..., "tuned": ...}; for one model use vitlens.run.',
         )
-    same_architecture(models)
+    same_architecture(as_models(models))
 
 
 def _check_count(name: str, value: object, usual: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 
 from ..errors import AnalysisError, ArchitectureError
@@ -23,10 +25,13 @@ def as_models(model: object) -> dict[str, HookedViT]:
         )
     for name, each in models.items():
         if not isinstance(name, str) or not isinstance(each, HookedViT):
+            is_path = isinstance(each, str | os.PathLike)
             raise AnalysisError(
                 f"The checkpoint {name!r} is a {type(each).__name__}.",
                 expected="a name, and a HookedViT",
-                remedy="Wrap a module of timm: vitlens.HookedViT(module).",
+                remedy="Load the file: vitlens.load(path)."
+                if is_path
+                else "Wrap a module of timm: vitlens.HookedViT(module).",
             )
     return dict(models)
 
@@ -77,3 +82,30 @@ def normalization(model: HookedViT) -> dict[str, list[float]]:
         {'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}
     """
     return {name: [float(value) for value in model.data_config[name]] for name in ("mean", "std")}
+
+
+def warn_of_normalizations(models: Mapping[str, HookedViT], *, stacklevel: int) -> None:
+    """Warn where checkpoints of one architecture normalize images differently, as two of one origin do not.
+
+    Weights fit any architecture of their shapes, so this is what a wrong name shows itself by.
+
+    Args:
+        models: checkpoints by name.
+        stacklevel: as in `warnings.warn`, from the caller.
+
+    Example:
+        >>> import timm
+        >>> model = HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1))
+        >>> warn_of_normalizations({"base": model, "tuned": model}, stacklevel=1)
+    """
+    (reference, first), *others = ((name, normalization(model)) for name, model in models.items())
+    for name, theirs in others:
+        if theirs != first:
+            said = " and ".join(f"mean {each['mean']}, std {each['std']}" for each in (first, theirs))
+            warnings.warn(
+                f"'{reference}' and '{name}' normalize images differently ({said}): they see the same "
+                "pixels, each normalized in its own way. If one was fine-tuned from the other, check the "
+                "architecture that was named when it was loaded.",
+                UserWarning,
+                stacklevel=stacklevel + 1,
+            )

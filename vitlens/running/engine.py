@@ -27,7 +27,7 @@ from ..images.bad_images import check_on_bad_image, refuse_kept, warn_of
 from ..images.values import is_whole
 from ..models import HookedViT, weights_sha256
 from .analysis import AnyAnalysis, analysis_identity
-from .checkpoints import as_models, normalization, same_architecture
+from .checkpoints import as_models, normalization, same_architecture, warn_of_normalizations
 from .finiteness import NOT_FINITE, Saying
 from .measurement import Measurement, Sums
 from .passes import check_precision, measuring
@@ -65,7 +65,8 @@ def run(
 
     Args:
         model: the model, or checkpoint name -> model, all of one architecture, the first of which paired
-            analyses refer to. Each is run in evaluation mode and left as it was.
+            analyses refer to. Each is run in evaluation mode and left as it was. Every model normalizes the
+            pixels in its own way; a warning says so where those differ.
         dataset: items `{"pixels": [3 height width] in [0, 1], "label": int, "image_id": str}`: a torch
             Dataset, a sequence or an iterable, read once.
         analyses: what to measure: `Analysis`, `PairedAnalysis`, `GradientAnalysis` and `SetStatistic`.
@@ -144,6 +145,7 @@ def run(
         )
     first = next(iter(models.values()))
     check(dataset, first.cfg.n_classes or None)
+    warn_of_normalizations(models, stacklevel=2)
     measurement = Measurement(models, asked, analyses, precision, seed)
     measurement.check_named(known(dataset, "image_ids"))
     with ranks() as shared:

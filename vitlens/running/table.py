@@ -27,7 +27,8 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
         The table, on the CPU.
 
     Raises:
-        AnalysisError: a variable is no such tuple.
+        AnalysisError: a variable is no such tuple, its values have other axes than its dims, or a dim has two
+            lengths.
 
     Example:
         >>> import torch
@@ -44,8 +45,24 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
             expected="name -> (dims after image, tensor) or (dims, tensor, attributes)",
             remedy='Write {"score": ((), scores)}, say.',
         )
+    lengths: dict[str, int] = {dim: len(labels) for dim, labels in coords.items()}
+    for name, (dims, values, *_) in variables.items():
+        axes = ("image", *((dims,) if isinstance(dims, str) else dims))
+        if len(axes) != values.ndim:
+            raise AnalysisError(
+                f"{name} is {tuple(values.shape)}, with the dims {', '.join(axes)}.",
+                expected=f"a tensor of {len(axes)} axes, the first of which is the images",
+                remedy="Give one value, or one array of values, for each image, and name its axes.",
+            )
+        for dim, size in zip(axes, values.shape, strict=True):
+            if lengths.setdefault(dim, size) != size:
+                raise AnalysisError(
+                    f"{name} has {size} values along {dim}, where there are {lengths[dim]}.",
+                    expected=f"one length of {dim} in all variables and its labels",
+                    remedy="Call dims that differ by different names.",
+                )
     data = {
-        name: (("image", *dims), _array(values), *attributes)
+        name: (("image", *((dims,) if isinstance(dims, str) else dims)), _array(values), *attributes)
         for name, (dims, values, *attributes) in variables.items()
     }
     return xr.Dataset(data, coords={dim: list(labels) for dim, labels in coords.items()})
