@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     summary = comparison.summary()
     summary.to_csv(output / "summary.csv", index=False)
     show(summary)
+    if comparison.similarity is not None:
+        show_similarity(comparison.similarity)
     print(f"\nsummary of every layer and head: {output / 'summary.csv'}\nreport: {report}")
 
 
@@ -142,7 +144,8 @@ def dictionaries(
 # ## What is said on the terminal
 #
 # Everything is in the summary, a row for each metric, condition, layer and head; here are three of its
-# metrics.
+# metrics. An interval is that of one difference by itself; a star wants more, a p that stays below 0.05 when
+# it is adjusted for all tests of its family. So an interval can leave out 0 without a star.
 
 
 # %%
@@ -163,6 +166,20 @@ def show(summary: pd.DataFrame) -> None:
         table = table.loc[reference.index, rows["checkpoint"].unique()]
         table.insert(0, rows["reference"].iloc[0], reference.map("{:.3f}".format))
         print(table.rename_axis(columns=None).to_string())
+
+
+# %% [markdown]
+# How alike the features are stands between two yardsticks: SAEs of a model with random weights (0) and two
+# SAEs of the base with different seeds (1). An interval wants at least three seeds of every checkpoint, as
+# `match_features.py` trains them; where it is missing, nothing is decided.
+
+
+# %%
+def show_similarity(similarity: pd.DataFrame) -> None:
+    """How alike the checkpoints' features are, a line for each kind of SAE."""
+    print("\nfeatures: share of the way from a model with random weights (0) to a rerun of the base (1)")
+    columns = ["kind", "checkpoint", "pair", "seed_to_seed", "unrelated", "similarity_share", "verdict"]
+    print(similarity[columns].round(3).to_string(index=False))
 
 
 # %% [markdown]

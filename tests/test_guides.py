@@ -100,8 +100,10 @@ ERRORS = {
         vl.load("whole.pth", architecture="vit_tiny_patch16_224"),
     ),
     "does not say its architecture": lambda: vl.load("base.pth"),
-    r"The head has 10 classes: pass num_classes=10": lambda: (
-        torch.save(timm.create_model("deit_tiny_patch16_224", num_classes=10).state_dict(), "ten.pth"),
+    "Its images are of 96×96 pixels and its head has 10 classes: pass img_size=96, num_classes=10": lambda: (
+        torch.save(
+            timm.create_model("deit_tiny_patch16_224", img_size=96, num_classes=10).state_dict(), "ten.pth"
+        ),
         vl.load("ten.pth", architecture="deit_tiny_patch16_224"),
     ),
     r"2 missing (head.bias, head.weight)": lambda: (

@@ -55,6 +55,12 @@ def test_each_verdict_stands_under_its_heading_with_its_figure_and_its_row():
         assert f">{n} {verdict}</span>" in text
 
 
+@pytest.mark.parametrize(("difference", "p", "is_said"), [(0.05, 0.06, True), (0.005, 0.4, False)])
+def test_an_interval_without_0_among_the_undecided_is_explained(difference, p, is_said):
+    text = say(table(row("top1_accuracy", "clean", difference, "undecided", p=p)))
+    assert ("can leave out 0" in part(text, "What is undecided")) == is_said
+
+
 @pytest.mark.parametrize(("margin", "said"), [(np.nan, "no margin was given"), (0.02, "Nothing lies within")])
 def test_without_an_equivalence_it_is_said_why(margin, said):
     text = say(table(row("top1_accuracy", "clean", 0.01, "undecided", margin=margin)))

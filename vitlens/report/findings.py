@@ -25,6 +25,8 @@ _NOTES = {
     "no_margin": "Nothing can be called unchanged: no margin was given beforehand.",
     "equivalent": "Nothing lies within the margin that was given.",
     "undecided": "Neither a change nor its absence was shown; this is not the same as unchanged.",
+    "apart": "An interval is that of one difference by itself: it can leave out 0 where the p, which is "
+    "adjusted for all tests of its family, is not small enough.",
 }
 
 
@@ -137,6 +139,9 @@ class _Teller:
         note = _NOTES[verdict]
         if verdict == "equivalent" and not has_margin:
             note = _NOTES["no_margin"]
+        apart = (here["ci_low"] > 0) | (here["ci_high"] < 0)
+        if verdict == "undecided" and (apart & here["p_adjusted"].notna()).any():
+            note = f"{note} {_NOTES['apart']}"
         if not items and verdict == "undecided":
             return ""
         said = f"<ul>{''.join(items)}</ul>" if items else ""
