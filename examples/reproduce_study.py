@@ -30,6 +30,7 @@ Whatever is interrupted goes on when the same command is given again, and what i
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,6 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--output", default="study", help="folder of everything (default: study)")
     add("--page", help="folder for study.md and its tables and figures (default: that of --output)")
+    add("--note", default="", help="a sentence for the page: what a reader should know of these images")
     add("--quick", action="store_true", help="a rehearsal: few steps, few images, poor models")
     options = parser.parse_args(arguments)
     if options.weights and not (options.train and options.held_out):
@@ -265,9 +267,10 @@ def described_run(
     held_out: Any,
 ) -> Mapping[str, Any]:
     """What a reader of the page needs to know of the run; of paths their last part alone."""
-    words = [Path(word).name if "/" in word else word for word in (arguments or sys.argv[1:])]
+    given = list(arguments or sys.argv[1:])
+    words = [Path(word).name if "/" in word and " " not in word else word for word in given]
     return {
-        "command": " ".join(["python examples/reproduce_study.py", *words]),
+        "command": f"python examples/reproduce_study.py {shlex.join(words)}",
         "model": options.architecture or "a small ViT (32 × 32 pixels, 6 blocks) trained on scanned digits",
         "n_parameters": sum(each.numel() for each in base.model.parameters()),
         "weights_sha256": vl.weights_sha256(base),
@@ -280,6 +283,7 @@ def described_run(
         "learning_rate": options.learning_rate,
         "seed": options.seed,
         "is_digits": options.weights is None,
+        "note": options.note,
         "machine": "With a GPU"
         if base.device.type == "cuda"
         else f"On a CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)},",

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 from study_claims import CLAIMS, HALF, MARGINS, Claim
+from study_verdicts import outcome
 
 from vitlens.comparison.features import SIMILAR
 from vitlens.files import whole
@@ -47,14 +48,19 @@ def rendered(folder: Path) -> str:
         for number, claim in enumerate(CLAIMS, start=1)
     ]
     overview = [
-        [f"{number}. {claim.sentence}", f"**{its['verdict']}**", its["against_base"] or "–"]
+        [
+            f"{number}. {claim.sentence}",
+            f"**{its['verdict']}**",
+            f"{tally(claim, rows)['holds']} of {its['n_rows']}",
+            its["against_base"] or "–",
+        ]
         for number, claim in enumerate(CLAIMS, start=1)
         for its in [judged.loc[claim.name]]
     ]
     times = {**run["times_seconds"], "all": sum(run["times_seconds"].values())}
     page = Template(TEMPLATE.read_text()).substitute(
         standing=standing(run),
-        verdicts=markdown(["claim", "verdict", "against the base alone"], overview),
+        verdicts=markdown(["claim", "verdict", "rows that agree", "against the base alone"], overview),
         margins=markdown(
             ["metric", "margin"],
             [
@@ -89,14 +95,17 @@ def section(
     drawn: set[str],
 ) -> str:
     """A claim: its sentence, its verdict, its figure, and its rows."""
-    said = f"**{judged['verdict'].capitalize()}.**"
+    counts = tally(claim, rows)
+    told = {"holds": "agree", "fails": "disagree", "undecided": "undecided"}
+    said = f"**{judged['verdict'].capitalize()}**"
+    said += f" ({len(rows)} rows: {', '.join(f'{n} {told[word]}' for word, n in counts.items() if n)})."
     if judged["against_base"]:
         said += f" Against the base alone: {judged['against_base']}."
     shown = rows
     if claim.name == "parts":  # of many parts the one that closes most, in each model
         top = rows.groupby(["checkpoint", "condition"], sort=False)["estimate"].idxmax().dropna()
         shown = rows.loc[top]
-        said += f" {len(rows)} parts were tried."
+        said += " A row is a part; of each model, the one that closes most is shown."
     several, sign = rows["metric"].nunique() > 1, "+" if claim.rows else ""
     measure = f", in `{rows['metric'].iloc[0]}`" if len(rows) and not several else ""
     lines = [f"## {number}. {claim.title}", f"*{claim.sentence}* Claimed: {claim.says}{measure}.", said]
@@ -133,6 +142,13 @@ def section(
     if claim.remark:
         lines.append(claim.remark)
     return "\n\n".join(lines)
+
+
+def tally(claim: Claim, rows: pd.DataFrame) -> dict[str, int]:
+    """How many rows of a claim agree with it, disagree, and are undecided."""
+    its = rows[rows["claim"] == claim.name]
+    outcomes = [outcome(claim.says, row.verdict, row.estimate) for row in its.itertuples()]
+    return {word: outcomes.count(word) for word in ("holds", "fails", "undecided")}
 
 
 def nulls(similarity: pd.DataFrame) -> str:
@@ -192,7 +208,8 @@ def described(settings: Mapping[str, Any]) -> str:
         f"them. Sparse autoencoders at `{settings['hook']}`, patches: {recipe['d_sae']} features, "
         f"{recipe['k_per_token']} active in BatchTopK, {recipe['n_tokens']:,} tokens of "
         f"{settings['n_sae_images']:,} training images, {sae['n_seeds']} seeds for each kind "
-        f"and model. Seed {settings['seed']}. Everything as data: [`run.json`](study/run.json)."
+        f"and model. Seed {settings['seed']}.{' ' * bool(settings['note'])}{settings['note']} Everything as "
+        "data: [`run.json`](study/run.json)."
     )
 
 

@@ -29,13 +29,19 @@ def judge(says: Says, estimates: Sequence[tuple[str, float]]) -> Verdict:
         >>> judge("higher", [("changed", 0.1), ("undecided", 0.0)])
         'undecided'
     """
-    outcomes = [_outcome(says, verdict, difference) for verdict, difference in estimates]
+    outcomes = [outcome(says, verdict, difference) for verdict, difference in estimates]
     if "fails" in outcomes:
         return "fails"
     return "holds" if outcomes and set(outcomes) == {"holds"} else "undecided"
 
 
-def _outcome(says: Says, verdict: str, difference: float) -> Verdict:
+def outcome(says: Says, verdict: str, difference: float) -> Verdict:
+    """What one row says of a claim: `holds` if it agrees, `fails` if it disagrees.
+
+    Example:
+        >>> outcome("higher", "equivalent", 0.001), outcome("same", "equivalent", 0.001)
+        ('fails', 'holds')
+    """
     if verdict not in ("changed", "equivalent"):
         return "undecided"
     if says == "same":

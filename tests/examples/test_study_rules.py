@@ -109,6 +109,13 @@ def test_every_claims_metric_has_a_margin_and_every_margin_a_claim(rule):
     assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
 
 
+def test_the_published_page_is_made_of_the_rows_beside_it(rule):
+    import study_page
+
+    docs = EXAMPLES.parent / "docs"
+    assert study_page.rendered(docs) == (docs / "study.md").read_text(encoding="utf-8")
+
+
 # ------------------------------------------------------------------ the split and the table
 
 
