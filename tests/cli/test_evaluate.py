@@ -226,6 +226,15 @@ def test_a_bare_state_dict_is_loaded_as_the_architecture_that_is_named(workplace
     assert "do not fit" in capsys.readouterr().err
 
 
+def test_what_a_state_dict_is_missing_is_said_as_options_that_are_enough(workplace, capsys):
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=6, img_size=48).state_dict()
+    torch.save(state, "a.pth")
+    line = "evaluate a.pth --data data --no-progress --n-images 1 --architecture vit_tiny_patch16_224"
+    assert main(line.split()) == 1
+    assert "pass --image-size 48 --num-classes 6." in capsys.readouterr().err
+    assert main(f"{line} --image-size 48 --num-classes 6".split()) == 0
+
+
 def test_checkpoints_that_cannot_be_right_or_wrong_are_named(workplace, capsys):
     vl.save(model(0, num_classes=0), "headless.safetensors")
     vl.save(model(0, num_classes=3), "three.safetensors")
@@ -249,6 +258,7 @@ def test_checkpoints_that_cannot_be_right_or_wrong_are_named(workplace, capsys):
         ("--conditions gausian_blur@3", "gaussian_blur"),
         ("--conditions pgd:on=base", "attacks the checkpoint 'base'.*leave out on="),
         ("--num-classes 2", "--num-classes is given without --architecture"),
+        ("--image-size 48", "--image-size is given without --architecture"),
         ("--device nowhere", "--device is nowhere"),
         ("--data missing", "missing does not exist"),
         ("--output .", r"--output is \..*ending with .csv"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from ..errors import ArchitectureError, ComparisonError
 from ..models import HookedViT, load
+from .options import positive
 
 
 def named(base: str, tuned: Sequence[str]) -> dict[str, Path]:
@@ -63,21 +65,36 @@ def _split(given: str) -> tuple[str, Path]:
     return ("", Path(given)) if not path else (name, Path(path))
 
 
-def check_sizes(architecture: str | None, num_classes: int | None) -> None:
-    """Refuse a number of classes that would say nothing.
+def add_architecture(add: Callable[..., Any], whose: str = "bare state dicts") -> None:
+    """The options that say what bare state dicts do not.
+
+    Args:
+        add: a parser's `add_argument`, or a group's.
+        whose: of whom the help speaks.
+    """
+    add("--architecture", metavar="NAME", help=f"timm's name, for {whose}")
+    add("--num-classes", type=positive, metavar="N", help=f"classes of {whose}, if not timm's default")
+    add("--image-size", type=positive, metavar="PIXELS", help=f"of {whose}, if not timm's default")
+
+
+def sizes_of(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What timm is to build an architecture with, besides its name.
 
     Raises:
-        ArchitectureError: it is given, and the architecture that it belongs to is not.
+        ArchitectureError: something is given, and the architecture that it belongs to is not.
     """
-    if num_classes is not None and architecture is None:
-        raise ArchitectureError(
-            "--num-classes is given without --architecture.",
-            expected="it with the architecture of a bare state dict",
-            remedy="Name timm's --architecture, or leave --num-classes out: a file of vitlens knows both.",
-        )
+    given = {"num_classes": chosen.num_classes, "img_size": chosen.image_size}
+    for name, option in zip(given, ("--num-classes", "--image-size"), strict=True):
+        if given[name] is not None and chosen.architecture is None:
+            raise ArchitectureError(
+                f"{option} is given without --architecture.",
+                expected="it with the architecture of a bare state dict",
+                remedy=f"Name timm's --architecture, or leave {option} out: a file of vitlens knows both.",
+            )
+    return {name: size for name, size in given.items() if size is not None}
 
 
-def loaded(path: Path, architecture: str | None, num_classes: int | None, device: torch.device) -> HookedViT:
+def loaded(path: Path, architecture: str | None, sizes: Mapping[str, Any], device: torch.device) -> HookedViT:
     """A checkpoint; a file that says its own architecture needs none said.
 
     Raises:
@@ -85,7 +102,6 @@ def loaded(path: Path, architecture: str | None, num_classes: int | None, device
     """
     if architecture is None:
         return load(path, device=device)
-    sizes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         return load(path, device=device)
     except ArchitectureError:

@@ -27,7 +27,7 @@ from ..models import HookedViT
 from ..names import nearest
 from ..running import run as measure
 from . import dictionaries, measures
-from .checkpoints import check_sizes, device, loaded, named
+from .checkpoints import add_architecture, device, loaded, named, sizes_of
 from .options import ON_BAD_IMAGE, Several, number, positive
 from .places import check_page, file_and_folder
 from .stopping import telling
@@ -69,10 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=Path("report.html"), metavar="FILE", help="(default report.html)")
 
     group = parser.add_argument_group("the checkpoints").add_argument
-    group("--architecture", metavar="NAME", help="timm's name, for bare state dicts")
-    group(
-        "--num-classes", type=positive, metavar="N", help="classes of bare state dicts, if not timm's default"
-    )
+    add_architecture(group)
     group("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
     group(
         "--precision", choices=["bfloat16", "float16"], help="of matrix products, instead of the model's own"
@@ -133,16 +130,14 @@ def run(chosen: argparse.Namespace) -> None:
         clean = "clean" if "clean" in conditions else None
         labels = xr.Dataset(coords={"condition": conditions})
         checked_groups(labels, pools["seen"], pools["unseen"], clean)
-    check_sizes(chosen.architecture, chosen.num_classes)
+    sizes = sizes_of(chosen)
     if chosen.format:
         exporting.check(beside / _FIGURES, chosen.format, scale=2.0)
     place = device(chosen.device)
-    models = {
-        name: loaded(path, chosen.architecture, chosen.num_classes, place) for name, path in files.items()
-    }
+    models = {name: loaded(path, chosen.architecture, sizes, place) for name, path in files.items()}
     unrelated = None
     if chosen.unrelated is not None:
-        unrelated = loaded(chosen.unrelated, chosen.architecture, chosen.num_classes, place)
+        unrelated = loaded(chosen.unrelated, chosen.architecture, sizes, place)
     saes = dictionaries.loaded(folders, place)
     images = folder(chosen.data, next(iter(models.values())))
     dataset = images if chosen.n_images is None else spread(images, chosen.n_images)

@@ -22,7 +22,7 @@ from ..files import write_text
 from ..images import Condition, folder, frost, parse_conditions, register_corruption, spread
 from ..models import HookedViT, weights_sha256
 from ..running import run as measure
-from .checkpoints import check_sizes, device, loaded, named_as_typed
+from .checkpoints import add_architecture, device, loaded, named_as_typed, sizes_of
 from .options import ON_BAD_IMAGE, Several, number, positive
 from .places import check_table, file_and_folder
 from .scores import COLUMNS, METRICS, scores
@@ -66,10 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help=written)
 
     group = parser.add_argument_group("the checkpoints").add_argument
-    group("--architecture", metavar="NAME", help="timm's name, for bare state dicts")
-    group(
-        "--num-classes", type=positive, metavar="N", help="classes of bare state dicts, if not timm's default"
-    )
+    add_architecture(group)
     group("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
     precision = "of matrix products, instead of the model's own"
     group("--precision", choices=["bfloat16", "float16"], help=precision)
@@ -99,7 +96,7 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))
     conditions = parse_conditions(chosen.conditions)
-    check_sizes(chosen.architecture, chosen.num_classes)
+    sizes_of(chosen)
     place = device(chosen.device)
     ready = {name: _ready(name, path, conditions, chosen, place) for name, path in files.items()}
     tables = []
@@ -153,7 +150,7 @@ def _ready(
     name: str, path: Path, conditions: Sequence[Condition], chosen: argparse.Namespace, place: torch.device
 ) -> tuple[HookedViT, Any]:
     """A checkpoint and its images, if it can be evaluated on them."""
-    model = loaded(path, chosen.architecture, chosen.num_classes, place)
+    model = loaded(path, chosen.architecture, sizes_of(chosen), place)
     with _about(name):
         if not model.cfg.has_classifier:
             raise AnalysisError(

@@ -16,7 +16,7 @@ import pandas as pd
 from ..errors import TrainingError
 from ..images import folder, frost, register_corruption
 from ..models import load
-from .checkpoints import check_sizes
+from .checkpoints import add_architecture, sizes_of
 from .folders import held_out
 from .options import Several, number
 from .stopping import telling
@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     start = "where to start: a file of vitlens, or a state dict; write it first"
     add("weights", type=Path, metavar="WEIGHTS", help=start)
-    add("--architecture", metavar="NAME", help="timm's name, for a bare state dict")
-    add("--num-classes", type=int, metavar="N", help="classes of a bare state dict, if not timm's default")
+    add_architecture(add, "a bare state dict")
     add("--data", type=Path, required=True, metavar="DIR", help="images: a folder for each class")
     add("--output", type=Path, required=True, metavar="DIR", help="the run's own folder")
     add("--evaluate-on", type=Path, metavar="DIR", help="held-out images, with the same folders of classes")
@@ -48,9 +47,7 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))
     config = _config(vars(chosen))
-    check_sizes(chosen.architecture, chosen.num_classes)
-    sizes = {} if chosen.num_classes is None else {"num_classes": chosen.num_classes}
-    model = load(chosen.weights, chosen.architecture, **sizes)
+    model = load(chosen.weights, chosen.architecture, **sizes_of(chosen))
     from ..training import finetune  # with the optimizers and schedules, when they are needed
     from ..training.starting import starting_model
 

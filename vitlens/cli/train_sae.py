@@ -26,7 +26,7 @@ from ..images import (
     spread,
 )
 from ..running import activations
-from .checkpoints import check_sizes, device, loaded
+from .checkpoints import add_architecture, device, loaded, sizes_of
 from .folders import held_out
 from .options import ON_BAD_IMAGE, Several, number, positive
 from .stopping import telling
@@ -111,9 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, metavar="FOLDER", help="the autoencoder's own folder")
 
     group = parser.add_argument_group("the checkpoint").add_argument
-    group("--architecture", metavar="NAME", help="timm's name, for a bare state dict")
-    classes = "classes of a bare state dict, if not timm's default"
-    group("--num-classes", type=positive, metavar="N", help=classes)
+    add_architecture(group, "a bare state dict")
     group("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
 
     group = parser.add_argument_group("the activations").add_argument
@@ -167,9 +165,9 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))
     conditions = parse_conditions(chosen.conditions)
-    check_sizes(chosen.architecture, chosen.num_classes)
+    sizes = sizes_of(chosen)
     place = device(chosen.device)
-    model = loaded(chosen.checkpoint, chosen.architecture, chosen.num_classes, place)
+    model = loaded(chosen.checkpoint, chosen.architecture, sizes, place)
     images = folder(chosen.data, model)
     dataset: Any = images if chosen.n_images is None else spread(images, chosen.n_images)
     others = None if chosen.evaluate_on is None else held_out(chosen.evaluate_on, model, images)

@@ -10,6 +10,9 @@ _SAID = {
     r"Pass architecture= to vitlens\.load\.": "Pass --architecture.",
     r"\barchitecture=": "--architecture",
     r"\bnum_classes=(\d+)": r"--num-classes \1",
+    r"\bimg_size=(\d+),?": r"--image-size \1",
+    r"such as img_size, depth or num_classes\.": "--image-size or --num-classes; for more, load it in Python "
+    "and vitlens.save it.",
     r"vitlens\.save wrote": "vitlens wrote",
     r"by vitlens\.save\b": "by vitlens",
     r"a name that timm\.list_models\(\) lists": "a name that timm has",
