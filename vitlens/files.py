@@ -126,7 +126,7 @@ def as_path(path: object, argument: str, error: type[VitlensError] = CheckpointE
     """
     if not isinstance(path, str | bytes | os.PathLike):
         raise error(
-            f"{argument} is {path!r}.",
+            f"{argument} is {path!r}." if len(repr(path)) < 80 else f"{argument} is a {type(path).__name__}.",
             expected="a path",
             remedy="Name a file or a folder, as text or a Path.",
         )

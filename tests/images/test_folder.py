@@ -122,6 +122,12 @@ def test_without_a_mapping_folders_are_counted_in_order(tmp_path):
         folder(tmp_path, model_of(1))
 
 
+def test_the_folder_above_the_parts_of_a_data_set_names_a_part(tmp_path):
+    write(tmp_path, "train/ant/1.png", "val/ant/1.png")
+    with pytest.raises(DatasetError, match=r"2 class folders \(train, val\).*Name one of the parts: .*val"):
+        folder(tmp_path, model_of(10))
+
+
 def test_one_folder_is_spoken_of_as_one(tmp_path):
     write(tmp_path, "zero/1.png")
     with pytest.raises(

@@ -131,6 +131,14 @@ def test_a_missing_file_is_said(tmp_path):
         vl.load(tmp_path / "nowhere.safetensors")
 
 
+def test_what_needs_no_loading_is_said_to_be_had_otherwise():
+    load = getattr(vl.load, "__wrapped__", vl.load)  # past the tests' own type checker
+    with pytest.raises(vl.errors.CheckpointError, match=r"path is a VisionTransformer\..*HookedViT\(module"):
+        load(bare())
+    with pytest.raises(vl.errors.CheckpointError, match=r'from_timm\("vit_tiny_patch16_224", pretrained='):
+        vl.load("vit_tiny_patch16_224")
+
+
 def test_a_folder_is_said_to_be_one(tmp_path):
     with pytest.raises(vl.errors.CheckpointError, match=r"is a folder\. .*Name the file in it"):
         vl.load(tmp_path)

@@ -81,6 +81,13 @@ def test_normalize_is_minus_mean_over_std():
         torch.testing.assert_close(hooked.normalize(pixels)[:, channel], wanted)
 
 
+def test_bytes_are_not_normalized():
+    model = vl.HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1))
+    normalize = vl.HookedViT.normalize
+    with pytest.raises(vl.errors.PixelError, match=r"are a torch\.uint8.*Divide bytes by 255"):
+        getattr(normalize, "__wrapped__", normalize)(model, torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
 def test_a_bare_module_has_timms_default_normalization_and_a_given_one_replaces_it():
     model = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
     assert vl.HookedViT(model).data_config["mean"] == (0.485, 0.456, 0.406)

@@ -335,6 +335,13 @@ def test_a_folder_is_no_place_for_a_page(comparison, tmp_path):
         report.write(comparison, tmp_path)
 
 
+@pytest.mark.parametrize(("n", "is_said"), [(99, True), (100, False)])
+def test_few_images_are_said_to_be_few(comparison, tmp_path, n, is_said):
+    summary = comparison.summary().assign(n=n)
+    page = report.write(comparison, tmp_path / "report.html", figures={}, summary=summary)
+    assert ("Of 99 images alone" in " ".join(read(page).text)) == is_said
+
+
 def test_an_empty_summary_still_makes_a_page(comparison, tmp_path):
     empty = pd.DataFrame(columns=comparison.summary().columns)
     less = dataclasses.replace(comparison, data=comparison.data[["rank", "attention_entropy_nats"]])

@@ -194,7 +194,7 @@ def test_summary_counts_and_shares():
     assert summary["share_above_0.9"] == 0.5
     assert summary["median_decoder_cosine"] == 1.0
     assert repr(result) == (
-        "FeatureMatch(4 and 3 features, 0 and 0 dead: 3 pairs, median decoder cosine 1.000)"
+        "FeatureMatch(4 and 3 features, 0 and 0 dead: 3 pairs, median decoder cosine 1.000, without a null)"
     )
 
 

@@ -278,7 +278,9 @@ def _table(summary: pd.DataFrame) -> str:
             str(shown["reference"].iloc[0]): shown["value_reference"].map("{:.3f}".format),
             "value": shown["value"].map("{:.3f}".format),
             f"difference, {percent} % interval": interval,
-            "p": ["" if pd.isna(p) else "<.001" if p < 0.0005 else f"{p:.3f}" for p in shown["p_adjusted"]],
+            "adjusted p": [
+                "" if pd.isna(p) else "<.001" if p < 0.0005 else f"{p:.3f}" for p in shown["p_adjusted"]
+            ],
             "verdict": shown["verdict"],
             "n": shown["n"],
         }

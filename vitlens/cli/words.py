@@ -45,6 +45,8 @@ _SAID = {
     r"Write vitlens\.register_corruption\(.*\) first\.": "Name it with --frost.",
     r"See model\.hook_names\.": "In Python, vitlens.load(FILE).hook_names lists them.",
     r"\bName another output\b": "Name another --output",
+    r"Name another folder, or delete this one to (\w+) anew\.": "Name another --output, or delete that "
+    r"folder to \1 anew.",
     r"^precision\b": "--precision",
     r"\bon_bad_image='(\w+)'": r"--on-bad-image \1",
 }

@@ -22,6 +22,8 @@ from .decoding import SUFFIXES, read_rgb
 from .items import Item
 
 _DATA_CONFIG = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+_PARTS = {"train", "training", "val", "valid", "validation", "test"}
+"""What the parts of a data set are called, each of which has the class folders."""
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -106,7 +108,7 @@ def folder(
     is_imagenet = classes is None and _is_imagenet(names, model.cfg.n_classes)
     if is_imagenet:
         classes = {name: index for index, name in enumerate(ImageNetInfo().label_names())}
-    indices = _class_indices(names, model.cfg.n_classes, classes)
+    indices = _class_indices(names, model.cfg.n_classes, classes, root)
     image_ids: list[str] = []
     for name in names:
         found = sorted(_images(root, name))
@@ -223,7 +225,9 @@ def _no_file(path: Path, is_link: bool) -> DatasetError:
     )
 
 
-def _class_indices(names: list[str], n_classes: int, classes: Mapping[str, int] | None) -> dict[str, int]:
+def _class_indices(
+    names: list[str], n_classes: int, classes: Mapping[str, int] | None, root: Path
+) -> dict[str, int]:
     # A model without a classifier has no order of classes to keep to.
     if classes is None and n_classes not in (0, len(names)):
         is_one = len(names) == 1
@@ -232,7 +236,9 @@ def _class_indices(names: list[str], n_classes: int, classes: Mapping[str, int] 
             f"There {'is' if is_one else 'are'} {', '.join(found)}, and the model has {n_classes} "
             f"class{'es' if n_classes > 1 else ''}.",
             expected="a folder for each class, or a mapping that says which they are",
-            remedy="Give classes={folder name: index}.",
+            remedy=f"Name one of the parts: {root / names[-1]}."
+            if {*names} <= _PARTS
+            else "Give classes={folder name: index}.",
         )
     if classes is None:
         return {name: index for index, name in enumerate(names)}

@@ -167,7 +167,19 @@ def load(
         >>> load(path, architecture="vit_tiny_patch16_224", num_classes=10).cfg.n_classes
         10
     """
+    if isinstance(path, nn.Module):
+        raise CheckpointError(
+            f"path is a {type(path).__name__}.",
+            expected="a file; a live module needs no loading",
+            remedy="Wrap it: vitlens.HookedViT(module).",
+        )
     path, device = as_path(path, "path"), as_device(device)
+    if timm.is_model(path.name) and not path.exists():
+        raise CheckpointError(
+            f"There is no file {path}; timm has an architecture of that name.",
+            expected="a .safetensors, .pth or .pt file",
+            remedy=f'For timm\'s own weights: vitlens.HookedViT.from_timm("{path.name}", pretrained=True).',
+        )
     state, metadata = read(path)
     described = metadata.get("architecture")
     data_config = _json(metadata, "data_config", path)

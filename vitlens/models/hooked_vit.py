@@ -171,11 +171,12 @@ class HookedViT(ObservedRootModule, NamedWeights):
         Raises:
             PixelError: the pixels are no such tensor.
         """
-        if not isinstance(pixels, Tensor):
+        if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
+            given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
             raise PixelError(
-                f"The pixels are a {type(pixels).__name__}.",
-                expected="a tensor [..., 3, height, width] in [0, 1]",
-                remedy="Read images with vitlens.images.folder, which gives such tensors.",
+                f"The pixels are a {given}.",
+                expected="a tensor [..., 3, height, width] of floats in [0, 1]",
+                remedy="Divide bytes by 255; vitlens.images.folder gives such tensors.",
             )
         mean, std = (
             torch.tensor(self.data_config[name], dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)

@@ -34,6 +34,9 @@ from .tables import provenance_table
 from .transferred import transfer_html
 from .wording import Spoken, joined, metric_variable
 
+_FEW = 100
+"""Below so many images the page says so."""
+
 
 def write(
     comparison: ComparisonLike,
@@ -229,13 +232,24 @@ def _summary(comparison: ComparisonLike, summary: pd.DataFrame, spoken: Spoken, 
     said = findings_html(told, spoken, links, pools=[*pools]) + _pooled(pools)
     if said:
         level = f"{100 * summary.attrs['level']:g} % intervals of the difference, paired over images"
-        said = f'<p class="soft">In brackets: {level}.</p>\n{said}'
+        said = f'<p class="soft">In brackets: {level}.{_few(summary)}</p>\n{said}'
     alike = feature_lines(comparison.features) + similarity_lines(_table_of(comparison, "similarity"))
     if not alike:
         return said
     figure = shown.of_metric("feature_similarity")
     heading = f'<a class="to-figure" href="#{figure}">SAE features</a>' if figure else "SAE features"
     return f"{said}\n<h3>{heading}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in alike)}</ul>"
+
+
+def _few(summary: pd.DataFrame) -> str:
+    """A word of caution where there are few images."""
+    n = int(summary["n"].max())
+    if n >= _FEW:
+        return ""
+    return (
+        f" Of {n} images alone: intervals are wide, where differences are skewed less sure than their level "
+        "says, and single heads and layers want many more images."
+    )
 
 
 def _pools(comparison: ComparisonLike, summary: pd.DataFrame) -> dict[str, list[str]]:

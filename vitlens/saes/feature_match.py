@@ -176,7 +176,7 @@ class FeatureMatch:
         )
 
     def __repr__(self) -> str:
-        placed = f", similarity share {self.similarity_share:.3f}" if self.nulls else ""
+        placed = f", similarity share {self.similarity_share:.3f}" if self.nulls else ", without a null"
         return (
             f"FeatureMatch({self.n_a} and {self.n_b} features, {len(self.dead_a)} and {len(self.dead_b)} "
             f"dead: {len(self.pairs)} pairs, median {self.by.replace('_', ' ')} "

@@ -54,7 +54,8 @@ class Recipe:
         if "k_per_token" in self.own_arguments:
             check_k(self.k_per_token, self.d_sae)
         self._check("l1_coefficient", 0, math.inf, "Raise it for sparser codes, lower it for a lower FVU.")
-        self._check("n_tokens", self.batch_size, math.inf, "Leave it out for the default.")
+        too_few = f"Leave it out for the default, or lower batch_size ({self.batch_size})."
+        self._check("n_tokens", self.batch_size, math.inf, too_few)
         self._check("learning_rate", 0, math.inf, "Leave it out for the default.", above=True)
         self._check("activation_scale", 0, math.inf, "Leave it out to fit it to the source.", above=True)
         self._check("seed", 0, 2**63, "Pass seed=0.")
