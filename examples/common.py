@@ -34,7 +34,7 @@ def flags(
     parser.set_defaults(tuned=None)
     if checkpoints != "none":
         add("--base", metavar="FILE", help="a checkpoint: a file that vitlens.save wrote, or a state dict")
-        add("--architecture", help="timm's name, for files that are bare state dicts")
+        of_bare_state_dicts(parser)
     if checkpoints == "several":
         add(
             "--tuned",
@@ -73,14 +73,24 @@ def arguments() -> list[str] | None:
     return [] if in_notebook() else None
 
 
-def load(path: str, architecture: str | None = None) -> vl.HookedViT:
+def of_bare_state_dicts(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what a bare state dict does not."""
+    add = parser.add_argument
+    add("--architecture", help="timm's name, for files that are bare state dicts")
+    add("--num-classes", type=int, help="their number of classes, if not timm's default")
+    add("--image-size", type=int, help="their images' height and width, if not timm's default")
+
+
+def load(path: str, options: argparse.Namespace) -> vl.HookedViT:
     """A checkpoint; a file that describes itself needs no architecture."""
     try:
         return vl.load(path)
     except vl.errors.ArchitectureError:
-        if architecture is None:
+        if options.architecture is None:
             raise
-        return vl.load(path, architecture)
+        given = {"num_classes": options.num_classes, "img_size": options.image_size}
+        sizes = {name: size for name, size in given.items() if size is not None}
+        return vl.load(path, options.architecture, **sizes)
 
 
 def reinitialized(model: vl.HookedViT) -> vl.HookedViT:
@@ -93,7 +103,7 @@ def reinitialized(model: vl.HookedViT) -> vl.HookedViT:
 
 def checkpoint(options: argparse.Namespace) -> vl.HookedViT:
     """One model: the file that was given, or a small one trained on scanned digits."""
-    return load(options.base, options.architecture) if options.base else small_base(options)
+    return load(options.base, options) if options.base else small_base(options)
 
 
 def checkpoints(options: argparse.Namespace) -> dict[str, vl.HookedViT]:
@@ -103,11 +113,11 @@ def checkpoints(options: argparse.Namespace) -> dict[str, vl.HookedViT]:
     all clean, so that what differs between the two is the blur's doing.
     """
     if options.base:
-        models = {"base": load(options.base, options.architecture)}
+        models = {"base": load(options.base, options)}
         for index, given in enumerate(options.tuned):
             name, _, path = given.rpartition("=")
             name = name or ("tuned" if index == 0 else f"tuned_{index + 1}")
-            models[name] = load(path, options.architecture)
+            models[name] = load(path, options)
         return models
     base = small_base(options)
     return {

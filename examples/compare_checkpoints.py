@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import arguments, checkpoints, reinitialized
+from common import arguments, checkpoints, of_bare_state_dicts, reinitialized
 from torch.utils.data import Subset
 
 import vitlens as vl
@@ -192,7 +192,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--architecture", help="timm's name, for files that are bare state dicts")
+    of_bare_state_dicts(parser)
     parser.add_argument("--base", help="the reference: a file that vitlens.save wrote, or a state dict")
     parser.add_argument(
         "--tuned",

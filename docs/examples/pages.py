@@ -116,7 +116,7 @@ def draw(figure: Any, name: str, folder: Path) -> Path:
     figure.update_layout(paper_bgcolor="white")
     svg, png = export({name: figure}, folder, ("svg", "png"), scale=1.0)
     shrink(png)
-    is_small = svg.stat().st_size < min(MAX_BYTES, 2 * png.stat().st_size)
+    is_small = svg.stat().st_size < min(MAX_BYTES, 3 * png.stat().st_size)
     kept, other = (svg, png) if is_small else (png, svg)
     other.unlink()
     if kept.stat().st_size > MAX_BYTES:
@@ -145,7 +145,7 @@ def shrink(png: Path) -> Path:
     from PIL import Image
 
     with Image.open(png) as image:
-        image.convert("RGB").quantize(32, dither=Image.Dither.NONE).save(png, optimize=True)
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(png, optimize=True)
     return png
 
 

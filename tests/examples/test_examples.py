@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 import vitlens as vl
@@ -147,6 +148,16 @@ def test_hooks_and_cache_runs_on_deit_tiny_and_photographs(real):
     assert result.returncode == 0, result.stderr
     assert "12 blocks of 3 heads" in result.stdout
     assert "equal to timm's, bit for bit: True" in result.stdout
+
+
+def test_a_bare_state_dict_of_other_sizes_runs(real):
+    folder, given, _ = real
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=64).state_dict()
+    torch.save(state, folder / "four.pth")
+    sizes = ["--architecture", "vit_tiny_patch16_224", "--num-classes", "4", "--image-size", "64"]
+    result = example("hooks_and_cache.py", "--base", "four.pth", *sizes, *given[-2:], cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "12 blocks of 3 heads" in result.stdout
 
 
 def test_the_logit_lens_runs_on_deit_tiny_and_photographs(real):
