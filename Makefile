@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+# In compat mode the package is found from the folder above a clone as well, where the clone's own name,
+# vitlens, would otherwise be taken for an empty package.
+INSTALL := $(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable
+# One thread each: the tests' models are tiny.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
 
 .PHONY: demo test lint types floors docs check package lowest clean
 
@@ -11,7 +16,7 @@ demo: $(VENV)/.demo  ## the main job on scikit-learn's digits: train, fine-tune,
 	$(BIN)/python examples/compare_checkpoints.py --output $(DEMO)
 
 test: $(VENV)/.test  ## the tests
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 lint: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -35,7 +40,7 @@ lowest: $(BIN)/python  ## the tests with the lowest versions of dependencies tha
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct '.[test]'
-	$(VENV)-lowest/bin/python -m pytest -o filterwarnings=default
+	$(TESTS:$(BIN)/%=$(VENV)-lowest/bin/%) -o filterwarnings=default
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest site $(DEMO)
@@ -46,13 +51,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[digits]'
+	@echo 'installing vitlens and what it needs into $(VENV), once: torch alone can be some gigabytes'
+	$(INSTALL) '.[digits]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo 'installing vitlens, what it needs and its tests into $(VENV), once'
+	$(INSTALL) '.[test]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint,docs,package]'
+	$(INSTALL) '.[test,lint,docs,package]'
 	@touch $@ $(VENV)/.test $(VENV)/.demo
