@@ -153,9 +153,7 @@ def _unpack_text(packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
 
 
 def _pack_dataset(value: xr.Dataset, arrays: Arrays, where: str) -> Any:
-    if several := [
-        name for name, index in value.xindexes.items() if isinstance(index, xr.indexes.PandasMultiIndex)
-    ]:
+    if several := [name for name, index in value.indexes.items() if isinstance(index, pd.MultiIndex)]:
         raise _cannot_be_kept(f"{where}[{several[0]!r}]", "an index of several levels")
     return {
         "$": "dataset",

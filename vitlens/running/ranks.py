@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from ..claims import claimed
@@ -130,8 +131,7 @@ def ranks() -> Iterator[Ranks]:
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         yield Ranks()
         return
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    shared = Ranks(dist.get_rank(), dist.get_world_size(), group)
+    shared = Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=_PATIENCE))
     try:
         yield shared
     except BaseException as error:
@@ -142,7 +142,19 @@ def ranks() -> Iterator[Ranks]:
     else:
         _leave_last(shared)
     finally:
-        dist.destroy_process_group(group)
+        _destroy_group(shared)
+
+
+def _destroy_group(shared: Ranks) -> None:
+    """Close the connections, which in torch 2.6 could wait for ever.
+
+    A group that Python frees joins its threads while it holds the interpreter's lock, and such a thread may
+    be waiting for that lock, to free a tensor. Its backend, freed last and by itself, lets go of the lock.
+    """
+    backend = shared.group._get_backend(torch.device("cpu"))
+    dist.destroy_process_group(shared.group)
+    object.__setattr__(shared, "group", None)
+    del backend
 
 
 def _leave_last(shared: Ranks) -> None:

@@ -172,8 +172,9 @@ _Curve = Float[np.ndarray, " step"]
 def _ecdf(rows: pd.DataFrame, cosine: _Curve) -> tuple[_Curve, _Curve, _Curve]:
     """Share of features at or below each cosine: of all rows, and the range over pairs of SAEs."""
 
-    def shares(values: pd.Series[float]) -> _Curve:
-        return np.searchsorted(np.sort(values.to_numpy()), cosine, side="right") / len(values)
+    def shares(some: pd.DataFrame) -> _Curve:
+        ordered = np.sort(some["decoder_cosine"].to_numpy())
+        return np.searchsorted(ordered, cosine, side="right") / len(some)
 
-    each = np.stack([shares(group["decoder_cosine"]) for _, group in rows.groupby(_GROUP, sort=False)])
-    return shares(rows["decoder_cosine"]), each.min(0), each.max(0)
+    each = np.stack([shares(group) for _, group in rows.groupby(_GROUP, sort=False)])
+    return shares(rows), each.min(0), each.max(0)
