@@ -234,7 +234,8 @@ class LinearProbe:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 check_version(metadata.get("vitlens_probe"), _FORMAT, path)
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                # Copies lie where memory is aligned: elsewhere products may round otherwise.
+                tensors = {name: file.get_tensor(name).clone() for name in _TENSORS}
                 return cls(tokens=metadata["tokens"], **tensors)
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(

@@ -282,8 +282,9 @@ class TunedLens:
                 described = json.loads(metadata["translators"])
                 loaded = [
                     Translators(
-                        file.get_tensor(f"{model}.weight"),
-                        file.get_tensor(f"{model}.bias"),
+                        # Copies lie where memory is aligned: elsewhere products may round otherwise.
+                        file.get_tensor(f"{model}.weight").clone(),
+                        file.get_tensor(f"{model}.bias").clone(),
                         model,
                         about["cfg"],
                         about["recipe"],

@@ -242,9 +242,9 @@ def pair_gallery(
         for column, side in zip(_PAIR_COLUMNS, sides, strict=True)
     ]
     numbers = pairs.drop(columns=list(_PAIR_COLUMNS)).select_dtypes("number")
+    # As an array, since a frame without columns has rows there, and under pandas 2 no tuples.
     similarities = [
-        dict(zip(map(str, numbers), map(float, row), strict=True))
-        for row in numbers.itertuples(index=False, name=None)
+        dict(zip(map(str, numbers), map(float, row), strict=True)) for row in numbers.to_numpy(dtype=float)
     ]
     a_pass = GalleryPass(sides, asked, seed, batch_size, on_bad_image)
     a_pass.check(n_top_images, n_middle_images)
