@@ -22,9 +22,9 @@ def frost_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def with_frost(frost_folder):
-    """Frost as if its folder had been registered."""
+    """Frost as if its folder had been registered: for this folder's tests alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._REGISTERED, "frost", frost(frost_folder))
         yield

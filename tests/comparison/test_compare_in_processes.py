@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, {folder!r})
 import torch
 torch.set_num_threads(1)
-from test_processes import compare
+from test_compare_in_processes import compare
 import vitlens as vl
 
 rank, folder = int(os.environ["RANK"]), Path(sys.argv[1])
