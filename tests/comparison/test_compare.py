@@ -51,7 +51,7 @@ def test_the_summary_pairs_the_same_images(comparison):
     rows = comparison.summary().set_index(["metric", "condition"])
     for condition in ("clean", "gaussian_noise@3"):
         correct = (comparison.data["rank"] == 0).sel(condition=condition).mean("image")
-        row = rows.loc[("top1_accuracy", condition)]
+        row = rows.loc[[("top1_accuracy", condition)]].iloc[0]
         assert row["value_reference"] == pytest.approx(float(correct.sel(checkpoint="base")))
         assert row["value"] == pytest.approx(float(correct.sel(checkpoint="tuned")))
         assert row["n"] == 24
