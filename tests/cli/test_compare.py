@@ -38,7 +38,8 @@ def test_a_report_is_written_and_beside_it_all_that_it_is_made_of(workplace, cap
         "all of it: report.data/comparison.safetensors",
     ]
     assert re.match(
-        r" +metric +condition checkpoint +base value +difference, 95 % interval +adjusted p +ver",
+        r" +metric +condition checkpoint +base value +difference, 95 % interval +adjusted p"
+        r" +verdict +n",
         said[0],
     )
     assert "What changed from base to tuned" in (workplace / "report.html").read_text(encoding="utf-8")

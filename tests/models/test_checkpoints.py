@@ -302,5 +302,5 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 )
 def test_weights_of_another_architecture_say_which_they_look_like(tmp_path, name):
     save_file(timm.create_model(name).state_dict(), tmp_path / "m.safetensors")
-    with pytest.raises(vl.errors.CheckpointError, match=rf"look like those of .*'{name}'"):
+    with pytest.raises(vl.errors.CheckpointError, match=rf"look like those of '{name}'"):
         vl.load(tmp_path / "m.safetensors", "vit_small_patch32_224")

@@ -9,7 +9,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,9 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.frost is not None:
         register_corruption(frost(chosen.frost))
     conditions = parse_conditions(chosen.conditions)
-    sizes_of(chosen)
+    sizes = sizes_of(chosen)
     place = device(chosen.device)
-    ready = {name: _ready(name, path, conditions, chosen, place) for name, path in files.items()}
+    ready = {name: _ready(name, path, conditions, chosen, sizes, place) for name, path in files.items()}
     tables = []
     kept = "without --output nothing is kept"
     if beside is not None:
@@ -147,10 +147,15 @@ def _places(output: Path | None) -> tuple[Path | None, Path | None]:
 
 
 def _ready(
-    name: str, path: Path, conditions: Sequence[Condition], chosen: argparse.Namespace, place: torch.device
+    name: str,
+    path: Path,
+    conditions: Sequence[Condition],
+    chosen: argparse.Namespace,
+    sizes: Mapping[str, Any],
+    place: torch.device,
 ) -> tuple[HookedViT, Any]:
     """A checkpoint and its images, if it can be evaluated on them."""
-    model = loaded(path, chosen.architecture, sizes_of(chosen), place)
+    model = loaded(path, chosen.architecture, sizes, place)
     with _about(name):
         if not model.cfg.has_classifier:
             raise AnalysisError(

@@ -46,7 +46,8 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
             remedy='Write {"score": ((), scores)}, say.',
         )
     lengths: dict[str, int] = {dim: len(labels) for dim, labels in coords.items()}
-    for name, (dims, values, *_) in variables.items():
+    data = {}
+    for name, (dims, values, *attributes) in variables.items():
         axes = ("image", *((dims,) if isinstance(dims, str) else dims))
         if len(axes) != values.ndim:
             raise AnalysisError(
@@ -61,10 +62,7 @@ def table(variables: Mapping[str, tuple[Any, ...]], **coords: Sequence[Any]) -> 
                     expected=f"one length of {dim} in all variables and its labels",
                     remedy="Call dims that differ by different names.",
                 )
-    data = {
-        name: (("image", *((dims,) if isinstance(dims, str) else dims)), _array(values), *attributes)
-        for name, (dims, values, *attributes) in variables.items()
-    }
+        data[name] = (axes, _array(values), *attributes)
     return xr.Dataset(data, coords={dim: list(labels) for dim, labels in coords.items()})
 
 
